@@ -1,0 +1,3 @@
+//! Node proxy of the ambient mesh.
+
+fn main() {}
