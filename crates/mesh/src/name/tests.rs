@@ -1,0 +1,32 @@
+//! Names compare and print as the protocol expects.
+
+use std::collections::HashSet;
+
+use super::*;
+
+#[test]
+fn host_names_differ_in_neither_case_nor_final_dot() {
+    let set = HashSet::from([Hostname::from("Web.Example.COM.")]);
+    assert!(set.contains(&Hostname::from("web.example.com")));
+    assert!(set.contains("web.example.com"), "a lookup by text uses the undotted form");
+    assert!(!set.contains(&Hostname::from("web.example.co")));
+}
+
+#[test]
+fn a_host_name_keeps_its_final_dot_for_the_resolver() {
+    assert_eq!(Hostname::from("Legacy.example.net.").as_str(), "legacy.example.net.");
+}
+
+#[test]
+fn a_namespaced_host_name_splits_at_the_first_slash() {
+    let parsed: NamespacedHostname = "shop/cart/x".parse().unwrap();
+    assert_eq!((parsed.namespace.as_str(), parsed.hostname.as_str()), ("shop", "cart/x"));
+    let error = "cart".parse::<NamespacedHostname>().unwrap_err();
+    assert_eq!(error.to_string(), "failed to parse namespaced hostname: cart");
+}
+
+#[test]
+fn the_local_workload_prints_as_in_error_texts() {
+    let who = LocalWorkload { name: "cart-0".into(), namespace: "shop".into(), service_account: "cart".into() };
+    assert_eq!(who.to_string(), "cart.shop (cart-0)");
+}

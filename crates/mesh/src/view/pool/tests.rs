@@ -1,0 +1,98 @@
+//! A pool always agrees with a plain map, and draws exactly by weight.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::workload::Membership;
+
+fn member(uid: &str, capacity: u32, eligible: bool) -> Member {
+    let service = "ns/host".parse().unwrap();
+    let workload = Workload {
+        capacity,
+        services: vec![Membership { service, ports: PortMap::default() }],
+        ..Workload::new(uid.into())
+    };
+    Member::new(Arc::new(workload), 0, eligible).unwrap()
+}
+
+/// How many points of the whole weight fall to each member.
+fn shares(pool: &Pool) -> BTreeMap<String, u64> {
+    let mut shares = BTreeMap::new();
+    for point in 0..pool.weight() {
+        let drawn = pool.at(point).expect("every point below the weight belongs to a member");
+        *shares.entry(drawn.workload.uid.to_string()).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn every_eligible_member_gets_exactly_its_weight() {
+    let mut pool = Pool::default();
+    for (uid, capacity, eligible) in [("a", 1, true), ("b", 3, true), ("c", 0, true), ("d", 5, false)] {
+        pool.put(member(uid, capacity, eligible));
+    }
+    assert_eq!(shares(&pool), BTreeMap::from([("a".into(), 1), ("b".into(), 3)]));
+    assert_eq!(pool.weight(), 4);
+    assert!(pool.at(4).is_none());
+}
+
+#[test]
+fn an_empty_pool_has_nothing_to_draw() {
+    let pool = Pool::default();
+    assert!(pool.is_empty() && pool.at(0).is_none() && pool.get(&"a".into()).is_none());
+}
+
+#[test]
+fn a_pool_agrees_with_a_plain_map_after_any_changes() {
+    let mut model: BTreeMap<String, (u32, bool)> = BTreeMap::new();
+    let mut pool = Pool::default();
+    let mut seed = 1_u64;
+    let mut next = |bound: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % bound
+    };
+    for step in 0..20_000 {
+        let uid = format!("uid-{}", next(700));
+        if next(3) == 0 {
+            pool.remove(&uid.as_str().into());
+            model.remove(&uid);
+        } else {
+            let (capacity, eligible) = (u32::try_from(next(4)).unwrap(), next(5) > 0);
+            pool.put(member(&uid, capacity, eligible));
+            model.insert(uid.clone(), (capacity, eligible));
+        }
+        let held = pool.get(&uid.as_str().into()).map(|m| (m.workload.capacity, m.eligible));
+        assert_eq!(held, model.get(&uid).copied(), "{uid} after step {step}");
+        if step % 1_000 == 0 {
+            let all: BTreeMap<_, _> =
+                pool.iter().map(|m| (m.workload.uid.to_string(), (m.workload.capacity, m.eligible))).collect();
+            assert_eq!(all, model);
+            let weights = model.iter().filter(|(_, (c, e))| *e && *c > 0);
+            assert_eq!(shares(&pool), weights.map(|(uid, (c, _))| (uid.clone(), u64::from(*c))).collect());
+        }
+    }
+}
+
+#[test]
+fn an_older_version_of_a_pool_never_changes() {
+    let mut pool = Pool::default();
+    (0..100).for_each(|i| pool.put(member(&format!("uid-{i}"), 1, true)));
+    let before = pool.clone();
+    (0..100).for_each(|i| pool.remove(&format!("uid-{i}").as_str().into()));
+    assert!(pool.is_empty());
+    assert_eq!(shares(&before).len(), 100);
+}
+
+#[test]
+fn members_whose_hashes_are_equal_are_kept_apart() {
+    let mut branch = Branch::default();
+    for (uid, capacity) in [("a", 1), ("b", 2), ("c", 3)] {
+        branch.put(member(uid, capacity, true), 7, HASH_BITS);
+    }
+    assert_eq!(branch.put(member("b", 5, true), 7, HASH_BITS), 2);
+    assert_eq!(branch.weight, 9);
+    assert_eq!(branch.find(&"c".into(), 7, HASH_BITS).unwrap().workload.capacity, 3);
+    branch.remove(&"a".into(), 7, HASH_BITS);
+    assert_eq!(branch.weight, 8);
+    assert!(branch.find(&"a".into(), 7, HASH_BITS).is_none());
+}
