@@ -1,0 +1,165 @@
+//! A control plane in file form: what is told of the mesh, written as ztunnel's static state (spec configuration 5).
+//!
+//! Every pod of the mesh is a workload by itself; services and policies are described in [`Plane`]. Invariant: the file
+//! is replaced as a whole, so that a reader finds either the former state or the present one.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::mesh::{Capture, Pod};
+pub use file::{Action, Clause, Match, Policy, Scope, StringMatch};
+
+/// The state could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the control plane's state to {path}")]
+pub struct ControlPlaneError {
+    path: String,
+    source: io::Error,
+}
+
+/// What is described by hand.
+#[derive(Debug, Default, Clone)]
+pub struct Plane {
+    /// In any order.
+    pub services: Vec<Service>,
+    /// A policy of scope [`Scope::WorkloadSelector`] binds the pods in `selections`.
+    pub policies: Vec<Policy>,
+    /// Pod name to the policies that select it, as `namespace/name`.
+    pub selections: BTreeMap<String, Vec<String>>,
+}
+
+/// A service with its virtual addresses and the pods behind it.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Unique in its namespace.
+    pub name: String,
+    /// Where it lives.
+    pub namespace: String,
+    /// Virtual addresses, in the mesh's one network.
+    pub vips: Vec<IpAddr>,
+    /// Its ports, and those of the endpoints.
+    pub ports: BTreeMap<u16, u16>,
+    /// [`Pod::workload_uid`] of the pods that serve it.
+    pub endpoints: Vec<String>,
+    /// `network/ip` or `namespace/hostname` of its waypoint, and the port for tunnels there.
+    pub waypoint: Option<(String, u16)>,
+}
+
+impl Service {
+    /// A service at `vip`, without ports yet, served by `endpoints`.
+    pub fn new(name: &str, namespace: &str, vip: impl Into<IpAddr>, endpoints: &[&Pod]) -> Service {
+        Service {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            vips: vec![vip.into()],
+            ports: BTreeMap::new(),
+            endpoints: endpoints.iter().map(|pod| pod.workload_uid()).collect(),
+            waypoint: None,
+        }
+    }
+
+    /// One more virtual address.
+    #[must_use]
+    pub fn vip(mut self, vip: impl Into<IpAddr>) -> Service {
+        self.vips.push(vip.into());
+        self
+    }
+
+    /// Connections to `port` go to `target` at the endpoint.
+    #[must_use]
+    pub fn port(mut self, port: u16, target: u16) -> Service {
+        self.ports.insert(port, target);
+        self
+    }
+
+    /// Traffic goes through a waypoint: `destination` is `network/ip` or `namespace/hostname`.
+    #[must_use]
+    pub fn waypoint(mut self, destination: &str, tunnel_port: u16) -> Service {
+        self.waypoint = Some((destination.to_owned(), tunnel_port));
+        self
+    }
+
+    /// The name by which the mesh knows it.
+    pub fn hostname(&self) -> String {
+        format!("{}.{}.svc.cluster.local", self.name, self.namespace)
+    }
+}
+
+/// What the control plane knows of a pod.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownPod {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) service_account: String,
+    pub(crate) node: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) capture: Capture,
+}
+
+/// The control plane of one mesh.
+#[derive(Debug)]
+pub struct ControlPlane {
+    path: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    plane: Plane,
+    pods: Vec<KnownPod>,
+}
+
+impl ControlPlane {
+    pub(crate) fn new(path: PathBuf) -> Result<ControlPlane, ControlPlaneError> {
+        let control_plane = ControlPlane { path, known: Mutex::default() };
+        control_plane.change(|_| {})?;
+        Ok(control_plane)
+    }
+
+    /// The file, for `LOCAL_XDS_PATH`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Changes services and policies, and writes the file anew.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`]; the file then has its former content.
+    pub fn update(&self, change: impl FnOnce(&mut Plane)) -> Result<(), ControlPlaneError> {
+        self.change(|known| change(&mut known.plane))
+    }
+
+    pub(crate) fn add_pod(&self, pod: KnownPod) -> Result<(), ControlPlaneError> {
+        self.change(|known| known.pods.push(pod))
+    }
+
+    pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), ControlPlaneError> {
+        self.change(|known| {
+            known.pods.retain(|pod| pod.uid != uid);
+            for service in &mut known.plane.services {
+                service.endpoints.retain(|endpoint| endpoint != uid);
+            }
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) -> Result<(), ControlPlaneError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut known);
+        self.write(&file::render(&known.plane, &known.pods))
+            .map_err(|source| ControlPlaneError { path: self.path.display().to_string(), source })
+    }
+
+    fn write(&self, document: &file::Document) -> io::Result<()> {
+        let text = serde_yaml_ng::to_string(document).map_err(io::Error::other)?;
+        let fresh = self.path.with_extension("new");
+        fs::write(&fresh, text)?;
+        fs::rename(&fresh, &self.path)
+    }
+}

@@ -1,0 +1,181 @@
+//! The document of the static state file, in its own spelling.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::{KnownPod, Plane};
+use crate::mesh::Capture;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Document {
+    workloads: Vec<Workload>,
+    services: Vec<Service>,
+    policies: Vec<Policy>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Workload {
+    uid: String,
+    name: String,
+    namespace: String,
+    trust_domain: &'static str,
+    service_account: String,
+    cluster_id: &'static str,
+    node: String,
+    workload_name: String,
+    workload_type: &'static str,
+    canonical_name: String,
+    canonical_revision: &'static str,
+    workload_ips: Vec<IpAddr>,
+    protocol: &'static str,
+    authorization_policies: Vec<String>,
+    services: BTreeMap<String, BTreeMap<u16, u16>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Service {
+    name: String,
+    namespace: String,
+    hostname: String,
+    vips: Vec<String>,
+    ports: BTreeMap<u16, u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waypoint: Option<Waypoint>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Waypoint {
+    destination: String,
+    hbone_mtls_port: u16,
+}
+
+/// An authorization policy.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Unique in its namespace.
+    pub name: String,
+    /// Where it lives, and what [`Scope::Namespace`] means.
+    pub namespace: String,
+    /// Whom it binds.
+    pub scope: Scope,
+    /// What a match means.
+    pub action: Action,
+    /// Only reported, not enforced.
+    pub dry_run: bool,
+    /// A rule matches if all of its clauses do; a clause if one of its matches does.
+    pub rules: Vec<Vec<Clause>>,
+}
+
+/// Alternatives.
+pub type Clause = Vec<Match>;
+
+/// Whom a policy binds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub enum Scope {
+    /// Every workload.
+    Global,
+    /// Those of its namespace.
+    Namespace,
+    /// Those that are selected.
+    WorkloadSelector,
+}
+
+/// What a match means.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub enum Action {
+    /// The connection is admitted, if nothing denies it.
+    Allow,
+    /// It is not.
+    Deny,
+}
+
+/// Conditions that must all hold; within a list, one suffices.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Match {
+    /// Namespace of the peer's identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<StringMatch>,
+    /// As `namespaces`, negated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_namespaces: Vec<StringMatch>,
+    /// The peer's identity without its scheme.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub principals: Vec<StringMatch>,
+    /// As `principals`, negated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_principals: Vec<StringMatch>,
+    /// The peer's address, as CIDR.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source_ips: Vec<String>,
+    /// The application's port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub destination_ports: Vec<u16>,
+    /// As `destination_ports`, negated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_destination_ports: Vec<u16>,
+}
+
+/// A condition on a text.
+#[derive(Debug, Clone, Serialize)]
+pub enum StringMatch {
+    /// Is exactly this.
+    Exact(String),
+    /// Begins so.
+    Prefix(String),
+    /// Ends so.
+    Suffix(String),
+}
+
+pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Document {
+    Document {
+        workloads: pods.iter().map(|pod| workload(plane, pod)).collect(),
+        services: plane.services.iter().map(service).collect(),
+        policies: plane.policies.clone(),
+    }
+}
+
+fn workload(plane: &Plane, pod: &KnownPod) -> Workload {
+    let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
+    Workload {
+        uid: pod.uid.clone(),
+        name: pod.name.clone(),
+        namespace: pod.namespace.clone(),
+        trust_domain: "cluster.local",
+        service_account: pod.service_account.clone(),
+        cluster_id: "Kubernetes",
+        node: pod.node.clone(),
+        workload_name: pod.name.clone(),
+        workload_type: "pod",
+        canonical_name: pod.name.clone(),
+        canonical_revision: "v1",
+        workload_ips: pod.addresses.clone(),
+        protocol: match pod.capture {
+            Capture::Off => "TCP",
+            Capture::Enrolled | Capture::Dedicated => "HBONE",
+        },
+        authorization_policies: plane.selections.get(&pod.name).cloned().unwrap_or_default(),
+        services: serving
+            .map(|service| (format!("{}/{}", service.namespace, service.hostname()), service.ports.clone()))
+            .collect(),
+    }
+}
+
+fn service(service: &super::Service) -> Service {
+    Service {
+        name: service.name.clone(),
+        namespace: service.namespace.clone(),
+        hostname: service.hostname(),
+        vips: service.vips.iter().map(|vip| format!("/{vip}")).collect(),
+        ports: service.ports.clone(),
+        waypoint: service
+            .waypoint
+            .clone()
+            .map(|(destination, hbone_mtls_port)| Waypoint { destination, hbone_mtls_port }),
+    }
+}

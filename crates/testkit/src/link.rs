@@ -1,0 +1,167 @@
+//! Links, addresses, routes and rules of the calling thread's network namespace, set by rtnetlink.
+//!
+//! Every function acts in the namespace that the calling thread is in ([`crate::netns::NetNs::run`]); only a veth pair
+//! reaches into a second one. No external program is run.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::libc;
+
+use crate::netlink::{Attributes, CREATE, CREATE_NEW, Family, Message, Socket};
+
+/// A link, address, route or rule could not be set.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action}")]
+pub struct LinkError {
+    action: String,
+    source: io::Error,
+}
+
+impl LinkError {
+    pub(crate) fn into_source(self) -> io::Error {
+        self.source
+    }
+}
+
+/// Whether the kernel has IPv6 and it is not switched off for new interfaces.
+pub fn ipv6_available() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|value| value.trim() == "0")
+}
+
+/// Creates a pair of connected interfaces, `name` here and `peer` in the namespace `peer_netns`; both are down.
+pub fn add_veth(name: &str, peer: &str, peer_netns: BorrowedFd<'_>) -> Result<(), LinkError> {
+    const VETH_INFO_PEER: u16 = 1;
+    let message = Message::default().request(libc::RTM_NEWLINK, CREATE_NEW, &link_head(0, 0), |link| {
+        link.text(libc::IFLA_IFNAME, name).nested(libc::IFLA_LINKINFO, |info| {
+            info.text(libc::IFLA_INFO_KIND, "veth").nested(libc::IFLA_INFO_DATA, |data| {
+                data.nested(VETH_INFO_PEER, |other| {
+                    other.raw(&link_head(0, 0)).text(libc::IFLA_IFNAME, peer);
+                    other.native(libc::IFLA_NET_NS_FD, peer_netns.as_fd().as_raw_fd().cast_unsigned());
+                });
+            });
+        });
+    });
+    perform(&message, || format!("create the interfaces {name} and {peer}"))
+}
+
+/// Creates a bridge, down.
+pub fn add_bridge(name: &str) -> Result<(), LinkError> {
+    let message = Message::default().request(libc::RTM_NEWLINK, CREATE_NEW, &link_head(0, 0), |link| {
+        link.text(libc::IFLA_IFNAME, name).nested(libc::IFLA_LINKINFO, |info| {
+            info.text(libc::IFLA_INFO_KIND, "bridge");
+        });
+    });
+    perform(&message, || format!("create the bridge {name}"))
+}
+
+/// Makes an interface a port of a bridge.
+pub fn attach(name: &str, bridge: &str) -> Result<(), LinkError> {
+    let (port, bridge_index) = (index(name)?, index(bridge)?);
+    let message = Message::default().request(libc::RTM_NEWLINK, 0, &link_head(port, 0), |link| {
+        link.native(libc::IFLA_MASTER, bridge_index);
+    });
+    perform(&message, || format!("attach {name} to {bridge}"))
+}
+
+/// Sets an interface up.
+pub fn set_up(name: &str) -> Result<(), LinkError> {
+    let up = libc::IFF_UP.cast_unsigned();
+    let message = Message::default().request(libc::RTM_NEWLINK, 0, &link_head(index(name)?, up), |_| {});
+    perform(&message, || format!("set {name} up"))
+}
+
+/// Gives an interface an address, usable at once (no duplicate address detection).
+pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
+    let mut head = [family(address), prefix, libc::IFA_F_NODAD as u8, 0, 0, 0, 0, 0];
+    head[4..].copy_from_slice(&index(name)?.to_ne_bytes());
+    let message = Message::default().request(libc::RTM_NEWADDR, CREATE_NEW, &head, |attributes| {
+        put_address(attributes, libc::IFA_LOCAL, address);
+        put_address(attributes, libc::IFA_ADDRESS, address);
+    });
+    perform(&message, || format!("give {name} the address {address}/{prefix}"))
+}
+
+/// Routes `destination`/`prefix` over `gateway` (`0.0.0.0`/0 for the default route).
+pub fn add_route(destination: IpAddr, prefix: u8, gateway: IpAddr) -> Result<(), LinkError> {
+    let head = route_head(destination, prefix, libc::RT_TABLE_MAIN, libc::RTN_UNICAST, libc::RT_SCOPE_UNIVERSE);
+    let message = Message::default().request(libc::RTM_NEWROUTE, CREATE, &head, |attributes| {
+        put_address(attributes, libc::RTA_DST, destination);
+        put_address(attributes, libc::RTA_GATEWAY, gateway);
+    });
+    perform(&message, || format!("route {destination}/{prefix} over {gateway}"))
+}
+
+/// Has everything that is looked up in `table` delivered to this namespace itself; `any` tells the family.
+pub fn add_local_default(any: IpAddr, table: u8) -> Result<(), LinkError> {
+    let head = route_head(any, 0, table, libc::RTN_LOCAL, libc::RT_SCOPE_HOST);
+    let lo = index("lo")?;
+    let message = Message::default().request(libc::RTM_NEWROUTE, CREATE, &head, |attributes| {
+        attributes.native(libc::RTA_OIF, lo);
+    });
+    perform(&message, || format!("route everything in table {table} to lo"))
+}
+
+/// Has packets whose mark under `mask` is `mark` looked up in `table`; `any` tells the family.
+pub fn add_mark_rule(any: IpAddr, mark: u32, mask: u32, priority: u32, table: u8) -> Result<(), LinkError> {
+    // `linux/fib_rules.h`.
+    const FR_ACT_TO_TBL: u8 = 1;
+    const FRA_PRIORITY: u16 = 6;
+    const FRA_FWMARK: u16 = 10;
+    const FRA_FWMASK: u16 = 16;
+    let head = [family(any), 0, 0, 0, table, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+    let message = Message::default().request(libc::RTM_NEWRULE, CREATE_NEW, &head, |attributes| {
+        attributes.native(FRA_PRIORITY, priority);
+        attributes.native(FRA_FWMARK, mark).native(FRA_FWMASK, mask);
+    });
+    perform(&message, || format!("look packets marked {mark:#x}/{mask:#x} up in table {table}"))
+}
+
+/// Lets this namespace forward packets between its interfaces.
+pub fn enable_forwarding() -> Result<(), LinkError> {
+    let write = |path: &str| {
+        fs::write(path, "1").map_err(|source| LinkError { action: format!("enable forwarding in {path}"), source })
+    };
+    write("/proc/sys/net/ipv4/ip_forward")?;
+    if ipv6_available() { write("/proc/sys/net/ipv6/conf/all/forwarding") } else { Ok(()) }
+}
+
+fn perform(message: &Message, action: impl FnOnce() -> String) -> Result<(), LinkError> {
+    let performed = Socket::open(Family::Route).and_then(|socket| socket.perform(message));
+    performed.map_err(|source| LinkError { action: action(), source })
+}
+
+fn index(name: &str) -> Result<u32, LinkError> {
+    nix::net::if_::if_nametoindex(name)
+        .map_err(|errno| LinkError { action: format!("find the interface {name}"), source: errno.into() })
+}
+
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+fn put_address(attributes: &mut Attributes<'_>, kind: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => attributes.bytes(kind, &v4.octets()),
+        IpAddr::V6(v6) => attributes.bytes(kind, &v6.octets()),
+    };
+}
+
+/// `struct ifinfomsg`, changing only the flags that are set in `flags`.
+fn link_head(index: u32, flags: u32) -> [u8; 16] {
+    let mut head = [0; 16];
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    head[8..12].copy_from_slice(&flags.to_ne_bytes());
+    head[12..16].copy_from_slice(&flags.to_ne_bytes());
+    head
+}
+
+/// `struct rtmsg`.
+fn route_head(destination: IpAddr, prefix: u8, table: u8, kind: u8, scope: u8) -> [u8; 12] {
+    [family(destination), prefix, 0, 0, table, libc::RTPROT_BOOT, scope, kind, 0, 0, 0, 0]
+}

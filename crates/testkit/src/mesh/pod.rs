@@ -1,0 +1,205 @@
+//! A pod: a network namespace with an address, in which closures and commands can be run.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use super::{MeshError, Node, within};
+use crate::cni::Enrolment;
+use crate::control_plane::KnownPod;
+use crate::netns::NetNs;
+use crate::nft::in_pod::{self, DnsCapture};
+use crate::zds::WorkloadInfo;
+use crate::ztunnel::{Ztunnel, ZtunnelError, ZtunnelSpec};
+
+/// Whether and how a pod's traffic reaches a ztunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capture {
+    /// It does not; to the mesh the pod is a plain workload.
+    Off,
+    /// Redirected in the pod, served by its node's ztunnel.
+    Enrolled,
+    /// What leaves is redirected to a ztunnel of the pod's own ([`Pod::start_dedicated_ztunnel`]).
+    Dedicated,
+}
+
+/// What a pod shall be.
+#[derive(Debug, Clone)]
+pub struct PodSpec {
+    name: String,
+    namespace: String,
+    service_account: String,
+    capture: Capture,
+    dns: DnsCapture,
+}
+
+impl PodSpec {
+    /// A pod without DNS capture; `name` must be unique in the mesh, whatever the namespace.
+    pub fn new(name: &str, namespace: &str, service_account: &str, capture: Capture) -> PodSpec {
+        let (name, namespace) = (name.to_owned(), namespace.to_owned());
+        PodSpec { name, namespace, service_account: service_account.to_owned(), capture, dns: DnsCapture::Off }
+    }
+
+    /// With or without DNS capture, if it is enrolled.
+    #[must_use]
+    pub fn dns(mut self, dns: DnsCapture) -> PodSpec {
+        self.dns = dns;
+        self
+    }
+}
+
+/// A pod of a mesh; a handle that can be cloned.
+#[derive(Clone)]
+pub struct Pod {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: Node,
+    spec: PodSpec,
+    netns: NetNs,
+    addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// In the agent's order: namespace, rules, then ztunnel; applications come after (spec in-pod 2, "Enrolment path").
+    pub(super) fn create(node: &Node, spec: PodSpec) -> Result<Pod, MeshError> {
+        let world = &node.inner.world;
+        world.claim_name(&spec.name)?;
+        let count = node.inner.pods.fetch_add(1, Ordering::Relaxed);
+        let no_room = || MeshError::Name { name: spec.name.clone() };
+        let addresses = node.inner.place.pod(world.families, count).ok_or_else(no_room)?;
+        let netns = world.directory.namespace(&spec.name)?;
+        node.plug_in(&netns, &spec.name, &format!("pod{count}"), &addresses)?;
+        let pod = Pod { inner: Arc::new(Inner { node: node.clone(), spec, netns, addresses }) };
+        let PodSpec { name, capture, dns, .. } = &pod.inner.spec;
+        match capture {
+            Capture::Off => {}
+            Capture::Enrolled => within(pod.netns(), name, || in_pod::install(*dns))?,
+            Capture::Dedicated => within(pod.netns(), name, in_pod::install_dedicated)?,
+        }
+        world.control_plane.add_pod(pod.known())?;
+        if *capture == Capture::Enrolled {
+            node.cni().add(pod.enrolment())?;
+        }
+        Ok(pod)
+    }
+
+    pub(super) fn withdraw(&self) -> Result<(), MeshError> {
+        let node = self.node();
+        let world = &node.inner.world;
+        let told = match self.inner.spec.capture {
+            Capture::Enrolled => node.cni().remove(&self.zds_uid()).map(drop),
+            Capture::Off | Capture::Dedicated => Ok(()),
+        };
+        world.control_plane.remove_pod(&self.workload_uid())?;
+        world.directory.withdraw(self.name())?;
+        world.layout().names.remove(self.name());
+        Ok(told?)
+    }
+
+    /// Starts a ztunnel for this pod alone, inside it.
+    ///
+    /// # Errors
+    /// [`ZtunnelError`].
+    pub fn start_dedicated_ztunnel(&self, spec: &ZtunnelSpec) -> Result<Ztunnel, ZtunnelError> {
+        let PodSpec { name, namespace, service_account, .. } = &self.inner.spec;
+        let who = format!("{namespace}/{name}/{service_account}");
+        let own = [
+            ("PROXY_MODE", "dedicated".into()),
+            ("PROXY_WORKLOAD_INFO", who.into()),
+            ("PACKET_MARK", in_pod::ZTUNNEL_MARK.to_string().into()),
+            ("NODE_NAME", self.node().name().into()),
+        ];
+        let world = &self.node().inner.world;
+        let log = world.directory.subdirectory(self.node().name())?.join(format!("ztunnel-in-{name}.log"));
+        Ztunnel::start(spec, self.netns(), &own, world.control_plane.path(), &log)
+    }
+
+    /// Runs `work` in the pod's network, on a thread of its own, and waits for it. A panic goes on in the caller.
+    ///
+    /// # Errors
+    /// The pod's namespace cannot be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        self.inner.netns.run(work)
+    }
+
+    /// As [`Pod::run`], without waiting.
+    ///
+    /// # Errors
+    /// No thread could be had.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<JoinHandle<io::Result<T>>> {
+        self.inner.netns.spawn(work)
+    }
+
+    /// A command that will run in the pod's network.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        self.inner.netns.command(program)
+    }
+
+    /// Its IPv4 address.
+    pub fn ip(&self) -> IpAddr {
+        self.inner.addresses[0]
+    }
+
+    /// All its addresses, IPv4 first.
+    pub fn ips(&self) -> &[IpAddr] {
+        &self.inner.addresses
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.inner.spec.name
+    }
+
+    /// Its node.
+    pub fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// Its network namespace.
+    pub fn netns(&self) -> &NetNs {
+        &self.inner.netns
+    }
+
+    /// The file for `nsenter --net=`.
+    pub fn netns_path(&self) -> PathBuf {
+        self.node().inner.world.directory.netns_file(self.name())
+    }
+
+    /// How the control plane calls it.
+    pub fn workload_uid(&self) -> String {
+        format!("Kubernetes//v1/Pod/{}/{}", self.inner.spec.namespace, self.name())
+    }
+
+    /// How the node agent calls it.
+    pub fn zds_uid(&self) -> String {
+        format!("uid-of-{}-{}", self.inner.spec.namespace, self.name())
+    }
+
+    fn enrolment(&self) -> Enrolment {
+        let PodSpec { name, namespace, service_account, .. } = self.inner.spec.clone();
+        let info = WorkloadInfo { name, namespace, service_account };
+        Enrolment { uid: self.zds_uid(), info, netns: self.inner.netns.clone() }
+    }
+
+    fn known(&self) -> KnownPod {
+        let PodSpec { name, namespace, service_account, capture, .. } = self.inner.spec.clone();
+        let (node, addresses) = (self.node().name().to_owned(), self.inner.addresses.clone());
+        KnownPod { uid: self.workload_uid(), name, namespace, service_account, node, addresses, capture }
+    }
+}
+
+impl fmt::Debug for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pod").field(&self.inner.spec.name).field(&self.inner.addresses).finish()
+    }
+}
