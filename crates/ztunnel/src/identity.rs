@@ -1,0 +1,167 @@
+//! Certificates of the workloads on this node: who asks for them, who signs them, and what TLS makes of them.
+//!
+//! Everybody holds [`Identities`], which hands out certificates from a table that no lock guards. Behind it one
+//! [`Driver`] on the control runtime owns the [`schedule`], which decides when which identity goes to the [`Signer`].
+//! A valid certificate is handed out until its last second, whatever happens to the CA; every wait ends.
+//!
+//! Not here: the conversation with a real CA (another [`Signer`]), TLS connections (`hbone::tls`), and which workload
+//! has which identity (`mesh`).
+
+pub mod certificate;
+pub mod csr;
+mod driver;
+mod dump;
+pub mod error;
+pub mod fake_ca;
+pub mod schedule;
+pub mod signer;
+pub mod tls;
+pub mod verify;
+
+#[cfg(test)]
+mod fixtures;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use mesh::Identity;
+use tokio::sync::{mpsc, oneshot};
+
+pub use certificate::{Certificate, LeafCheck, WorkloadCertificate};
+pub use csr::Csr;
+pub use driver::Driver;
+pub use error::{IdentityError, MaterialError, SignError};
+pub use fake_ca::FakeCa;
+pub use schedule::Priority;
+pub use signer::{Issued, Signer};
+pub use verify::{WrongPeer, explain, peer_identity};
+
+/// Longest that a caller waits for a certificate. More than [`SIGN_DEADLINE`], so that it is told what the CA said
+/// rather than that time ran out.
+pub const CERTIFICATE_DEADLINE: Duration = Duration::from_secs(15);
+/// Longest that the CA may take over one request: one that accepts requests and never answers must not hold a place
+/// for ever.
+pub const SIGN_DEADLINE: Duration = Duration::from_secs(10);
+/// Commands on their way to the driver. It never waits for a CA before it takes the next, so this only evens out
+/// bursts.
+const COMMAND_QUEUE: usize = 256;
+
+/// What the operator decides about certificates.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The lifetime to ask the CA for (`SECRET_TTL`); more than zero.
+    pub ttl: Duration,
+    /// Whether the CA may issue for another identity than the one asked for.
+    pub leaf: LeafCheck,
+}
+
+/// Access to the certificates of all identities, from any thread. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Identities {
+    commands: mpsc::Sender<Command>,
+    table: Arc<ArcSwap<Table>>,
+}
+
+/// Sets up certificates signed by `signer`. Nothing happens until the driver [runs](Driver::run).
+#[must_use]
+pub fn new<S: Signer>(config: Config, signer: S) -> (Identities, Driver<S>) {
+    let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
+    let table = Arc::new(ArcSwap::default());
+    (Identities { commands, table: table.clone() }, Driver::new(config, signer, queue, table))
+}
+
+/// What is known of every managed identity. Replaced whole when anything changes, which is rare next to looks at it.
+type Table = HashMap<Identity, Published>;
+
+/// What everybody may know of an identity.
+#[derive(Debug, Clone)]
+enum Published {
+    Initializing,
+    Available(Arc<WorkloadCertificate>),
+    Unavailable(IdentityError),
+}
+
+type Reply = oneshot::Sender<Result<Arc<WorkloadCertificate>, IdentityError>>;
+
+/// What the handle asks of the driver.
+#[derive(Debug)]
+enum Command {
+    /// Manage this identity; tell whoever waits, if anyone does.
+    Demand {
+        identity: Identity,
+        priority: Priority,
+        reply: Option<Reply>,
+    },
+    Forget(Identity),
+}
+
+impl Identities {
+    /// The certificate of `identity` if a valid one is at hand, at the cost of a look into a table.
+    #[must_use]
+    pub fn current(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
+        match self.table.load().get(identity)? {
+            Published::Available(certificate) if certificate.validity().lasts(SystemTime::now()) => {
+                Some(certificate.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// The certificate of `identity`, asked for from the CA if there is none. All callers for one identity share one
+    /// request; if it has just failed and a new attempt would be too soon, they share its error.
+    ///
+    /// # Errors
+    /// The [`IdentityError`] for the access log; at the latest after [`CERTIFICATE_DEADLINE`].
+    pub async fn certificate(
+        &self,
+        identity: &Identity,
+        priority: Priority,
+    ) -> Result<Arc<WorkloadCertificate>, IdentityError> {
+        if let Some(certificate) = self.current(identity) {
+            return Ok(certificate);
+        }
+        let ask = async {
+            let (reply, answer) = oneshot::channel();
+            self.send(Command::Demand { identity: identity.clone(), priority, reply: Some(reply) }).await?;
+            answer.await.map_err(|_| IdentityError::Stopped)?
+        };
+        let late = || IdentityError::Deadline { identity: identity.clone(), after: CERTIFICATE_DEADLINE };
+        tokio::time::timeout(CERTIFICATE_DEADLINE, ask).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Sees to it that `identity` has a certificate soon: a workload with it has come to this node.
+    ///
+    /// Waits only for the driver to take note, never for the CA. Failures show in the dump and in the log.
+    pub async fn prefetch(&self, identity: &Identity) {
+        let demand = Command::Demand { identity: identity.clone(), priority: Priority::Warmup, reply: None };
+        self.tell(demand).await;
+    }
+
+    /// Stops renewing the certificate of `identity`: the last workload with it has left this node. Whoever waits for
+    /// it is told [`IdentityError::Forgotten`].
+    ///
+    /// Waits only for the driver to take note. If the identity is asked for again shortly after, its certificate is
+    /// still there ([`schedule::FORGET_GRACE`]).
+    pub async fn forget(&self, identity: &Identity) {
+        self.tell(Command::Forget(identity.clone())).await;
+    }
+
+    /// The `certificates` list of `/config_dump`.
+    #[must_use]
+    pub fn dump(&self) -> serde_json::Value {
+        dump::certificates(&self.table.load())
+    }
+
+    /// For commands whose sender could do nothing about a driver that has stopped; the process is ending then.
+    async fn tell(&self, command: Command) {
+        if self.send(command).await.is_err() {
+            tracing::debug!("certificates are no longer managed");
+        }
+    }
+
+    async fn send(&self, command: Command) -> Result<(), IdentityError> {
+        self.commands.send(command).await.map_err(|_| IdentityError::Stopped)
+    }
+}

@@ -1,0 +1,140 @@
+//! The TLS profile of HBONE as rustls configurations, built once per certificate and shared by all its connections.
+//!
+//! TLS 1.3, two AES-GCM suites, ALPN `h2`, client certificates mandatory, no server names, no resumption and therefore
+//! no tickets (spec data-plane 7). One server configuration per certificate; one client configuration per certificate
+//! and list of expected servers, kept in a bounded cache. Connections themselves are `hbone::tls`'s; the control
+//! plane's TLS, which has other rules, is not made here.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use mesh::{Identity, TrustDomain};
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::error::MaterialError;
+use super::verify::{ClientsOf, ServersNamed};
+
+/// The application protocol of HBONE.
+const ALPN: &[u8] = b"h2";
+
+/// Client configurations kept per certificate: more lists of expected servers than a workload talks to at a time. Each
+/// costs about a kilobyte, and one that was dropped too early costs a few microseconds to make again.
+pub const MAX_CLIENT_CONFIGS: usize = 256;
+
+/// The cryptography of this process: suites and groups in the order of spec identity-and-tls 5.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        Arc::new(CryptoProvider {
+            cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
+            kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1, kx_group::X25519MLKEM768],
+            ..aws_lc_rs::default_provider()
+        })
+    });
+    PROVIDER.clone()
+}
+
+/// All TLS configurations of one certificate.
+#[derive(Debug)]
+pub(super) struct Configs {
+    server: Arc<ServerConfig>,
+    /// Accepts nobody; copies of it accept those whom they expect.
+    client: ClientConfig,
+    roots: Arc<RootCertStore>,
+    clients: Mutex<ClientConfigs>,
+}
+
+impl Configs {
+    /// Checks that `key` belongs to the first certificate of `chain` and builds what does not depend on the peer.
+    ///
+    /// Clients must be of `trust_domain`, if there is one.
+    pub(super) fn new(
+        key: PrivateKeyDer<'static>,
+        chain: Vec<CertificateDer<'static>>,
+        roots: RootCertStore,
+        trust_domain: Option<TrustDomain>,
+    ) -> Result<Self, MaterialError> {
+        let provider = provider();
+        let roots = Arc::new(roots);
+        let own = CertifiedKey::from_der(chain, key, &provider).map_err(tls)?;
+        let own = Arc::new(SingleCertAndKey::from(own));
+
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(tls)?
+            .with_client_cert_verifier(ClientsOf::new(trust_domain, roots.clone(), &provider))
+            .with_cert_resolver(own.clone());
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        let mut client = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(ServersNamed::new([].into(), roots.clone(), &provider))
+            .with_client_cert_resolver(own);
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.enable_sni = false;
+        client.resumption = Resumption::disabled();
+
+        Ok(Self { server: Arc::new(server), client, roots, clients: Mutex::default() })
+    }
+
+    pub(super) fn server(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
+
+    /// The configuration for connections to any of `expected`, made now or found.
+    pub(super) fn client(&self, expected: &[Identity]) -> Arc<ClientConfig> {
+        // Nothing that holds the lock can panic half-way, so what a poisoned lock guards is whole.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.get_or_insert(expected, |expected| {
+            let mut config = self.client.clone();
+            let verifier = ServersNamed::new(expected, self.roots.clone(), config.crypto_provider());
+            config.dangerous().set_certificate_verifier(verifier);
+            config
+        })
+    }
+}
+
+/// At most [`MAX_CLIENT_CONFIGS`] client configurations; the oldest makes room.
+#[derive(Debug, Default)]
+struct ClientConfigs {
+    configs: HashMap<Arc<[Identity]>, Arc<ClientConfig>>,
+    /// The keys in the order in which they came.
+    order: VecDeque<Arc<[Identity]>>,
+}
+
+impl ClientConfigs {
+    fn get_or_insert(
+        &mut self,
+        expected: &[Identity],
+        make: impl FnOnce(Arc<[Identity]>) -> ClientConfig,
+    ) -> Arc<ClientConfig> {
+        if let Some(config) = self.configs.get(expected) {
+            return config.clone();
+        }
+        if self.order.len() >= MAX_CLIENT_CONFIGS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.configs.remove(&oldest);
+        }
+        let key: Arc<[Identity]> = expected.into();
+        let config = Arc::new(make(key.clone()));
+        self.configs.insert(key.clone(), config.clone());
+        self.order.push_back(key);
+        config
+    }
+}
+
+fn tls(error: rustls::Error) -> MaterialError {
+    MaterialError::Tls(error.to_string())
+}
