@@ -1,3 +1,49 @@
 //! Node proxy of the ambient mesh.
 
-fn main() {}
+use std::process::ExitCode;
+
+use tokio::runtime::Builder;
+use ztunnel::app;
+use ztunnel::cli::{self, Command};
+use ztunnel::config::{Config, Environment};
+use ztunnel::telemetry::logging::{self, Format};
+use ztunnel::version::BuildInfo;
+
+fn main() -> ExitCode {
+    let environment = Environment::of_this_process();
+    let build = BuildInfo { istio_version: environment.istio_version() };
+    match Command::of(&environment.arguments) {
+        Command::Proxy => {}
+        Command::Version => {
+            println!("{}", build.line());
+            return ExitCode::SUCCESS;
+        }
+        Command::Help => {
+            print!("{}", cli::help(&build));
+            return ExitCode::SUCCESS;
+        }
+        Command::Unknown(command) => {
+            eprintln!("unknown command: {command}");
+            print!("{}", cli::help(&build));
+            return ExitCode::FAILURE;
+        }
+    }
+    match run(&environment, build) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(environment: &Environment, build: BuildInfo) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(environment)?;
+    let format = if config.log_json { Format::Json } else { Format::Text };
+    let logging = logging::start(logging::Config { format, directives: config.log_filter.clone() }, std::io::stdout())?;
+    logging.install()?;
+    let control = Builder::new_current_thread().enable_all().build()?;
+    let outcome = control.block_on(app::run(config, build, logging.clone()));
+    let _ = logging.flush(); // what standard output does not take by now is lost
+    Ok(outcome?)
+}

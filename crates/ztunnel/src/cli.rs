@@ -1,0 +1,65 @@
+//! The command line (spec configuration 1): there are no flags, everything else is the environment's.
+
+use crate::version::BuildInfo;
+
+/// What the process was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Run the proxy; further arguments mean nothing.
+    Proxy,
+    /// Print what was built.
+    Version,
+    /// Print the commands.
+    Help,
+    /// None of these.
+    Unknown(String),
+}
+
+impl Command {
+    /// Reads the arguments, without the program's own name.
+    #[must_use]
+    pub fn of(arguments: &[String]) -> Self {
+        match arguments.first().map(String::as_str) {
+            None | Some("proxy") => Self::Proxy,
+            Some("version") => Self::Version,
+            Some("help") => Self::Help,
+            Some(other) => Self::Unknown(other.to_owned()),
+        }
+    }
+}
+
+/// What `ztunnel help` prints.
+#[must_use]
+pub fn help(build: &BuildInfo) -> String {
+    format!(
+        "\nIstio Ztunnel ({})\n\nCommands:\nproxy (default) - Start the ztunnel proxy\n\
+         version         - Print the version of ztunnel\nhelp            - Print commands and version of ztunnel\n",
+        build.line()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_argument_counts() {
+        for (arguments, command) in [
+            (&[][..], Command::Proxy),
+            (&["proxy", "ztunnel"], Command::Proxy),
+            (&["version", "x"], Command::Version),
+            (&["help"], Command::Help),
+            (&["--help"], Command::Unknown("--help".into())),
+        ] {
+            let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+            assert_eq!(Command::of(&arguments), command);
+        }
+    }
+
+    #[test]
+    fn the_version_line_has_the_form_that_tools_parse() {
+        let line = BuildInfo { istio_version: "1.30".into() }.line();
+        assert!(line.starts_with("version.BuildInfo{Version:\"") && line.ends_with("CryptoProvider:\"tls-aws-lc\"}"));
+        assert!(line.contains("IstioVersion:\"1.30\""));
+    }
+}

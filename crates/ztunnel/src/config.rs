@@ -1,0 +1,413 @@
+//! Configuration: the environment, `PROXY_CONFIG`, and the mesh configuration file (spec configuration 2 and 3).
+//!
+//! Nothing else reads the environment. Every variable is a row of `table`; everything that is wrong is reported at once,
+//! each problem in one line that names the variable, its value and the reason.
+
+mod dump;
+mod environment;
+mod manual;
+mod metadata;
+mod parse;
+mod reader;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh::LocalWorkload;
+
+pub use environment::Environment;
+pub use manual::manual;
+
+use self::metadata::ProxyConfig;
+use self::reader::Reader;
+
+/// Ports that are not configurable (spec configuration 4).
+pub mod ports {
+    /// HBONE into a pod.
+    pub const INBOUND: u16 = 15008;
+    /// Captured plain connections into a pod.
+    pub const INBOUND_PLAINTEXT: u16 = 15006;
+    /// Captured connections out of a pod.
+    pub const OUTBOUND: u16 = 15001;
+    /// Readiness.
+    pub const READINESS: u16 = 15021;
+}
+
+/// Mark of our packets in shared mode, which the packet rules know (spec in-pod 5).
+const SHARED_MARK: u32 = 1337;
+/// Longest share of a pod's grace period that is kept back for the end of the process itself.
+const GRACE_KEPT_BACK: u64 = 5;
+/// Drain deadline when nothing says otherwise (spec data-plane 3).
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
+/// Node proxy or proxy of one workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// For the pods that the node agent announces.
+    Shared,
+    /// For one workload.
+    Dedicated(LocalWorkload),
+}
+
+/// Where roots come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// A file.
+    File(PathBuf),
+    /// PEM text.
+    Text(String),
+    /// The operating system's.
+    System,
+}
+
+/// Where the state of the mesh comes from when there is no control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalState {
+    /// A file, loaded again when it changes.
+    File(PathBuf),
+    /// Text.
+    Text(String),
+}
+
+/// Keepalive of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketConfig {
+    /// Whether probes are sent.
+    pub keepalive_enabled: bool,
+    /// Silence before the first.
+    pub keepalive_time: Duration,
+    /// Time between two.
+    pub keepalive_interval: Duration,
+    /// How many go unanswered before the connection is given up.
+    pub keepalive_retries: u32,
+    /// Whether unacknowledged bytes end a connection as well.
+    pub user_timeout_enabled: bool,
+}
+
+/// All settings.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is a row of the table, documented in docs/configuration.md")]
+pub struct Config {
+    pub mode: Mode,
+    pub local_node: Option<String>,
+    pub network: String,
+    pub cluster_id: String,
+    pub cluster_domain: String,
+    pub own_workload: Option<LocalWorkload>,
+    pub own_trust_domain: String,
+    pub instance_ip: String,
+    pub ipv6_enabled: bool,
+    pub xds_address: Option<String>,
+    pub ca_address: Option<String>,
+    pub xds_roots: Roots,
+    pub ca_roots: Roots,
+    pub alt_xds_hostname: Option<String>,
+    pub alt_ca_hostname: Option<String>,
+    pub xds_headers: Vec<(String, String)>,
+    pub ca_headers: Vec<(String, String)>,
+    pub xds_on_demand: bool,
+    pub local_state: Option<LocalState>,
+    pub secret_ttl: Duration,
+    pub fake_ca: bool,
+    pub prefered_service_namespace: Option<String>,
+    pub crl_path: Option<PathBuf>,
+    pub proxy: bool,
+    pub dns_proxy: bool,
+    pub dns_proxy_address: Address,
+    pub require_original_source: Option<bool>,
+    pub packet_mark: Option<u32>,
+    pub inpod_uds: PathBuf,
+    pub inpod_port_reuse: bool,
+    pub pool_max_streams: u16,
+    pub pool_unused_release: Duration,
+    pub stream_window: u32,
+    pub connection_window: u32,
+    pub frame_size: u32,
+    pub socket: SocketConfig,
+    pub drain_deadline: Duration,
+    pub localhost_app_tunnel: bool,
+    pub baggage: bool,
+    pub worker_threads: usize,
+    pub log_filter: String,
+    pub log_json: bool,
+    pub authz_info_logging: bool,
+    pub unknown_policy: UnknownPolicy,
+    pub admin_port: u16,
+    pub stats_port: u16,
+    pub proxy_metadata: BTreeMap<String, String>,
+    pub proxy_arguments: String,
+    /// Things that look like mistakes and are not fatal, to be logged.
+    pub warnings: Vec<String>,
+}
+
+pub use mesh::UnknownPolicy;
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// Loopback of all families in use.
+    Localhost(u16),
+    /// One address.
+    Socket(SocketAddr),
+}
+
+/// All that is wrong with a configuration, one problem a line.
+#[derive(Debug)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, at once.
+    pub fn load(environment: &Environment) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(environment);
+        let config = read(&mut reader);
+        match (config, reader.into_problems()) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(ConfigError(problems)),
+        }
+    }
+
+    /// The wildcard address of the families in use.
+    #[must_use]
+    pub fn wildcard(&self) -> IpAddr {
+        if self.ipv6_enabled { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+    }
+
+    /// Ports that are never a destination (spec data-plane 1.2).
+    #[must_use]
+    pub fn illegal_ports(&self) -> Vec<u16> {
+        vec![ports::INBOUND, ports::INBOUND_PLAINTEXT, ports::OUTBOUND]
+    }
+}
+
+/// Yields nothing if something without which nothing can be said is wrong; the reader holds what.
+fn read(reader: &mut Reader<'_>) -> Option<Config> {
+    let proxy_config = ProxyConfig::read(reader);
+    let metadata = metadata::proxy_metadata(&proxy_config, reader.environment);
+    let warnings = reader.typos();
+    let fake_ca = reader.boolean("FAKE_CA");
+    let ca_address = uri(reader, "CA_ADDRESS", None);
+    if fake_ca == Some(false) && ca_address == Some(None) {
+        reader
+            .problem("invalid env var CA_ADDRESS= (ca_address must be set to use CA; or set FAKE_CA=true)".to_owned());
+    }
+    let mode = mode(reader);
+    let shared = matches!(mode, Some(Mode::Shared));
+    let xds_address = uri(reader, "XDS_ADDRESS", proxy_config.discovery_address.as_deref());
+    let own_workload = own_workload(reader);
+    let dns_capture = metadata.get("DNS_CAPTURE").is_none_or(|text| text.eq_ignore_ascii_case("true"));
+    let config = Config {
+        local_node: reader.text("NODE_NAME"),
+        network: reader.text("NETWORK")?,
+        cluster_id: metadata::cluster_id(reader)?,
+        cluster_domain: reader.text("CLUSTER_DOMAIN")?,
+        own_workload,
+        own_trust_domain: reader.text("TRUST_DOMAIN")?,
+        instance_ip: reader.text("INSTANCE_IP")?,
+        ipv6_enabled: reader.boolean("IPV6_ENABLED")?,
+        xds_roots: roots(reader, "XDS_ROOT_CA")?,
+        ca_roots: roots(reader, "CA_ROOT_CA")?,
+        alt_xds_hostname: reader.text("ALT_XDS_HOSTNAME"),
+        alt_ca_hostname: reader.text("ALT_CA_HOSTNAME"),
+        xds_headers: metadata::headers(reader, "XDS_HEADER_"),
+        ca_headers: metadata::headers(reader, "CA_HEADER_"),
+        xds_on_demand: reader.boolean("XDS_ON_DEMAND")?,
+        local_state: local_state(reader),
+        secret_ttl: reader.duration("SECRET_TTL")?,
+        prefered_service_namespace: reader.text("PREFERED_SERVICE_NAMESPACE"),
+        crl_path: reader.text("CRL_PATH").filter(|path| !path.is_empty()).map(PathBuf::from),
+        proxy: reader.boolean("ENABLE_PROXY")?,
+        dns_proxy: dns_capture,
+        dns_proxy_address: dns_address(reader, metadata.get("DNS_PROXY_ADDR").map(String::as_str)),
+        require_original_source: reader.boolean("ENABLE_ORIG_SRC"),
+        packet_mark: packet_mark(reader, shared),
+        inpod_uds: reader.text("INPOD_UDS")?.into(),
+        inpod_port_reuse: reader.boolean("INPOD_PORT_REUSE")?,
+        pool_max_streams: narrow(reader.number("POOL_MAX_STREAMS_PER_CONNECTION")?),
+        pool_unused_release: reader.duration("POOL_UNUSED_RELEASE_TIMEOUT")?,
+        stream_window: narrow(reader.number("HTTP2_STREAM_WINDOW_SIZE")?),
+        connection_window: narrow(reader.number("HTTP2_CONNECTION_WINDOW_SIZE")?),
+        frame_size: narrow(reader.number("HTTP2_FRAME_SIZE")?),
+        socket: SocketConfig {
+            keepalive_enabled: reader.boolean("KEEPALIVE_ENABLED")?,
+            keepalive_time: reader.duration("KEEPALIVE_TIME")?,
+            keepalive_interval: reader.duration("KEEPALIVE_INTERVAL")?,
+            keepalive_retries: narrow(reader.number("KEEPALIVE_RETRIES")?),
+            user_timeout_enabled: reader.boolean("USER_TIMEOUT_ENABLED")?,
+        },
+        drain_deadline: drain_deadline(reader),
+        localhost_app_tunnel: reader.boolean("LOCALHOST_APP_TUNNEL")?,
+        baggage: reader.boolean("ENABLE_RESPONSE_BAGGAGE")?,
+        worker_threads: worker_threads(reader, proxy_config.concurrency),
+        log_filter: reader.text("RUST_LOG")?,
+        log_json: reader.text("LOG_FORMAT")? == "json",
+        authz_info_logging: reader.switch("AUTHZ_POLICY_INFO_LOGGING"),
+        unknown_policy: unknown_policy(reader)?,
+        admin_port: proxy_config.admin_port(reader)?,
+        stats_port: proxy_config.stats_port(reader)?,
+        proxy_metadata: metadata,
+        proxy_arguments: reader.environment.arguments.join(" "),
+        warnings,
+        // Last, so that problems with everything else have been found.
+        fake_ca: fake_ca?,
+        ca_address: if fake_ca? { None } else { ca_address? },
+        xds_address: xds_address?,
+        mode: mode?,
+    };
+    if !config.proxy && !config.dns_proxy {
+        reader.problem("error parsing proxy config: ztunnel run without any servers enabled".to_owned());
+    }
+    Some(config)
+}
+
+/// A number whose bounds in the table fit the type.
+fn narrow<T: TryFrom<u64> + Default>(number: u64) -> T {
+    T::try_from(number).unwrap_or_default()
+}
+
+fn mode(reader: &mut Reader<'_>) -> Option<Mode> {
+    match reader.text("PROXY_MODE")?.as_str() {
+        "shared" => Some(Mode::Shared),
+        "dedicated" => {
+            let Some(info) = reader.text("PROXY_WORKLOAD_INFO") else {
+                let text = "invalid configuration: PROXY_MODE=dedicated requires PROXY_WORKLOAD_INFO to be set";
+                reader.problem(text.to_owned());
+                return None;
+            };
+            let parts: Vec<&str> = info.splitn(3, '/').collect();
+            let &[namespace, name, service_account] = parts.as_slice() else {
+                let format = "must match the format 'namespace/name/service-account'";
+                reader.invalid("PROXY_WORKLOAD_INFO", &info, format_args!("{format} (got {parts:?})"));
+                return None;
+            };
+            Some(Mode::Dedicated(LocalWorkload {
+                name: name.into(),
+                namespace: namespace.into(),
+                service_account: service_account.into(),
+            }))
+        }
+        other => {
+            reader.invalid("PROXY_MODE", other, "PROXY_MODE must be one of dedicated, shared");
+            None
+        }
+    }
+}
+
+fn own_workload(reader: &mut Reader<'_>) -> Option<LocalWorkload> {
+    let (name, namespace, account) =
+        (reader.text("POD_NAME"), reader.text("POD_NAMESPACE"), reader.text("SERVICE_ACCOUNT"));
+    Some(LocalWorkload {
+        name: name?.as_str().into(),
+        namespace: namespace?.as_str().into(),
+        service_account: account?.as_str().into(),
+    })
+}
+
+/// A URI; `Some(None)` if it is set to nothing, `None` if it is wrong.
+fn uri(reader: &mut Reader<'_>, name: &'static str, configured: Option<&str>) -> Option<Option<String>> {
+    let in_cluster = reader.environment.get("KUBERNETES_SERVICE_HOST").is_some();
+    let default = if in_cluster { "https://istiod.istio-system.svc:15012" } else { "https://localhost:15012" };
+    let text = reader.text(name).or(configured.map(str::to_owned)).unwrap_or_else(|| default.to_owned());
+    if text.is_empty() {
+        return Some(None);
+    }
+    let full = if text.contains("://") { text.clone() } else { format!("https://{text}") };
+    let host = full.split_once("://").map_or("", |(_, rest)| rest);
+    if host.is_empty() || full.contains(char::is_whitespace) {
+        reader.invalid(name, &text, "invalid uri: expected https://HOST:PORT");
+        return None;
+    }
+    Some(Some(full))
+}
+
+fn roots(reader: &mut Reader<'_>, name: &'static str) -> Option<Roots> {
+    let text = reader.text(name)?;
+    Some(match text.as_str() {
+        "SYSTEM" => Roots::System,
+        pem if pem.contains("-----BEGIN") => Roots::Text(text),
+        _ => Roots::File(text.into()),
+    })
+}
+
+fn local_state(reader: &mut Reader<'_>) -> Option<LocalState> {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    match (reader.text("LOCAL_XDS_PATH").and_then(some), reader.text("LOCAL_XDS").and_then(some)) {
+        (Some(_), Some(_)) => {
+            reader.problem("only one of LOCAL_XDS_PATH or LOCAL_XDS may be set".to_owned());
+            None
+        }
+        (Some(path), None) => Some(LocalState::File(path.into())),
+        (None, Some(text)) => Some(LocalState::Text(text)),
+        (None, None) => None,
+    }
+}
+
+fn dns_address(reader: &mut Reader<'_>, text: Option<&str>) -> Address {
+    const DEFAULT: Address = Address::Localhost(15053);
+    let Some(text) = text else { return DEFAULT };
+    if let Some(Ok(port)) = text.strip_prefix("localhost:").map(str::parse) {
+        return Address::Localhost(port);
+    }
+    match text.parse() {
+        Ok(address) => Address::Socket(address),
+        Err(cause) => {
+            reader.problem(format!("invalid configuration: failed to parse DNS_PROXY_ADDR: {text} ({cause})"));
+            DEFAULT
+        }
+    }
+}
+
+fn packet_mark(reader: &mut Reader<'_>, shared: bool) -> Option<u32> {
+    let default = shared.then_some(SHARED_MARK);
+    let mark = reader.number("PACKET_MARK").map_or(default, |mark| Some(narrow(mark)));
+    mark.filter(|mark| *mark != 0)
+}
+
+fn drain_deadline(reader: &mut Reader<'_>) -> Duration {
+    let grace = reader.number("TERMINATION_GRACE_PERIOD_SECONDS");
+    reader.duration("CONNECTION_TERMINATION_DEADLINE").unwrap_or(match grace {
+        None => DEFAULT_DRAIN,
+        Some(grace) if grace > 2 * GRACE_KEPT_BACK => Duration::from_secs(grace - GRACE_KEPT_BACK),
+        Some(grace) => Duration::from_secs(grace.saturating_sub(1).max(1)),
+    })
+}
+
+fn worker_threads(reader: &mut Reader<'_>, concurrency: Option<u16>) -> usize {
+    let limit = reader.special("ZTUNNEL_RESOURCE_CPU_LIMIT", parse::cpu);
+    let request = reader.special("ZTUNNEL_RESOURCE_CPU_REQUEST", parse::cpu);
+    let override_cores = reader.number("ZTUNNEL_CPU_LIMIT").map(|n| n as usize);
+    let cores = limit.or(override_cores).unwrap_or(reader.environment.cores).max(1);
+    if let Some(threads) = reader.special("ZTUNNEL_WORKER_THREADS", |text| parse::threads(text, cores)) {
+        return threads;
+    }
+    match (concurrency, limit) {
+        (Some(0), _) => cores,
+        (Some(n), _) => n.into(),
+        (None, Some(limit)) => limit.max(request.unwrap_or(1)),
+        (None, None) => cores.div_ceil(4).max(request.unwrap_or(1)).max(2),
+    }
+}
+
+fn unknown_policy(reader: &mut Reader<'_>) -> Option<UnknownPolicy> {
+    reader.special("UNKNOWN_POLICY", |text| match text {
+        "deny" => Ok(UnknownPolicy::Deny),
+        "skip" => Ok(UnknownPolicy::Skip),
+        _ => Err("expected `deny` or `skip`".to_owned()),
+    })
+}

@@ -1,0 +1,128 @@
+//! Every setting that comes from an environment variable of its own: one row each.
+//!
+//! Names, types, defaults and ranges are read from here by the parser, and `docs/configuration.md` is printed from here,
+//! so that the three cannot drift apart.
+
+use Kind::{Bool, Duration, Number, Switch, Text};
+
+/// What a variable's text may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// `true` in any spelling; everything else is off.
+    Switch,
+    /// A whole number within bounds.
+    Number { min: u64, max: u64 },
+    /// A time such as `90s` or `1h30m`, at least `min` milliseconds.
+    Duration { min: u64 },
+    /// Any text.
+    Text,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub(super) struct Knob {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// What an unset variable means: a value in the variable's own spelling, or nothing.
+    pub(super) default: Option<&'static str>,
+    /// The key in `/config_dump`, if it is shown there.
+    pub(super) key: Option<&'static str>,
+    /// One or two sentences for the manual.
+    pub(super) doc: &'static str,
+}
+
+const fn knob(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    key: Option<&'static str>,
+    doc: &'static str,
+) -> Knob {
+    Knob { name, kind, default, key, doc }
+}
+
+const U16: Kind = Number { min: 1, max: u16::MAX as u64 };
+const U32: Kind = Number { min: 0, max: u32::MAX as u64 };
+/// Receive windows (RFC 9113 §6.9.1); below the protocol's default they would only slow things down.
+const WINDOW: Kind = Number { min: 65_535, max: 0x7fff_ffff };
+/// SETTINGS_MAX_FRAME_SIZE (RFC 9113 §6.5.2).
+const FRAME: Kind = Number { min: 16_384, max: 16_777_215 };
+const SECONDS: Kind = Duration { min: 1_000 };
+
+/// All rows, in the order of the manual.
+#[rustfmt::skip]
+pub(super) const KNOBS: &[Knob] = &[
+    knob("PROXY_MODE", Text, Some("shared"), Some("proxyMode"),
+        "`shared`: node proxy for many pods, which the node agent announces. `dedicated`: proxy of one workload, in its own namespace."),
+    knob("PROXY_WORKLOAD_INFO", Text, None, Some("proxyWorkloadInformation"),
+        "`namespace/name/service-account` of the workload; required in dedicated mode, ignored in shared mode."),
+    knob("NODE_NAME", Text, None, Some("localNode"), "Name of this node: tells which workloads are local."),
+    knob("NETWORK", Text, Some(""), Some("network"), "Network of this node."),
+    knob("CLUSTER_ID", Text, Some("Kubernetes"), Some("clusterId"), "Id of this cluster. `ISTIO_META_CLUSTER_ID` wins."),
+    knob("CLUSTER_DOMAIN", Text, Some("cluster.local"), Some("clusterDomain"), "Domain of this cluster, for DNS."),
+    knob("POD_NAME", Text, None, Some("ztunnelWorkload"), "Name of ztunnel's own pod."),
+    knob("POD_NAMESPACE", Text, None, Some("ztunnelWorkload"), "Namespace of ztunnel's own pod."),
+    knob("SERVICE_ACCOUNT", Text, None, Some("ztunnelWorkload"), "Service account of ztunnel's own pod."),
+    knob("TRUST_DOMAIN", Text, Some("cluster.local"), Some("ztunnelIdentity"), "Trust domain of ztunnel's own identity."),
+    knob("INSTANCE_IP", Text, Some("1.1.1.1"), None, "Address of ztunnel's own pod, told to the control plane."),
+    knob("IPV6_ENABLED", Bool, Some("true"), Some("ipv6Enabled"), "Whether IPv6 is used at all."),
+
+    knob("XDS_ADDRESS", Text, None, Some("xdsAddress"),
+        "URI of the control plane. Set to nothing: there is none, and the state of the mesh comes from `LOCAL_XDS_PATH`. Unset: `discoveryAddress` of the proxy configuration, else istiod of the cluster."),
+    knob("CA_ADDRESS", Text, None, Some("caAddress"), "URI of the mesh CA. Unset: istiod of the cluster."),
+    knob("XDS_ROOT_CA", Text, Some("./var/run/secrets/istio/root-cert.pem"), Some("xdsRootCert"),
+        "Roots that the control plane is verified with: a path, `SYSTEM`, or PEM text."),
+    knob("CA_ROOT_CA", Text, Some("./var/run/secrets/istio/root-cert.pem"), Some("caRootCert"),
+        "Roots that the CA is verified with: a path, `SYSTEM`, or PEM text."),
+    knob("ALT_XDS_HOSTNAME", Text, None, Some("altXdsHostname"), "Another host name that the control plane may prove."),
+    knob("ALT_CA_HOSTNAME", Text, None, Some("altCaHostname"), "Another host name that the CA may prove."),
+    knob("XDS_ON_DEMAND", Bool, Some("false"), Some("xdsOnDemand"), "Ask the control plane for addresses when they are needed."),
+    knob("LOCAL_XDS_PATH", Text, None, None, "Path of a file with workloads, services and policies, loaded again when it changes."),
+    knob("LOCAL_XDS", Text, None, None, "The same as text. Only one of the two may be set."),
+    knob("SECRET_TTL", Duration { min: 1_000 }, Some("24h"), Some("secretTtl"), "Lifetime to ask for in certificates."),
+    knob("FAKE_CA", Bool, Some("false"), Some("fakeCa"),
+        "Certificates come from a root that is built in and public. For demonstrations only: whoever has this program can be anybody."),
+    knob("PREFERED_SERVICE_NAMESPACE", Text, None, Some("preferedServiceNamespace"), "Namespace preferred among services of one name, in DNS."),
+    knob("CRL_PATH", Text, None, Some("crlPath"), "Path of certificate revocation lists."),
+
+    knob("ENABLE_PROXY", Bool, Some("true"), Some("proxy"), "Whether traffic is proxied."),
+    knob("ENABLE_ORIG_SRC", Bool, None, Some("requireOriginalSource"),
+        "Keep the client's address towards apps. Unset: if the kernel allows. `true`: refuse to start otherwise. `false`: never."),
+    knob("PACKET_MARK", U32, None, Some("packetMark"), "Mark of the packets that ztunnel sends. Unset: 1337 in shared mode, none in dedicated mode; 0 is none."),
+    knob("INPOD_UDS", Text, Some("/var/run/ztunnel/ztunnel.sock"), Some("inpodUds"), "Socket of the node agent."),
+    knob("INPOD_PORT_REUSE", Bool, Some("true"), Some("inpodPortReuse"), "Let a second ztunnel listen beside this one, as while one replaces the other."),
+    knob("POOL_MAX_STREAMS_PER_CONNECTION", U16, Some("100"), Some("poolMaxStreamsPerConn"), "Connections that share a tunnel at the most."),
+    knob("POOL_UNUSED_RELEASE_TIMEOUT", SECONDS, Some("5m"), Some("poolUnusedReleaseTimeout"), "How long a tunnel without connections is kept."),
+    knob("HTTP2_STREAM_WINDOW_SIZE", WINDOW, Some("4194304"), Some("windowSize"), "Bytes that a peer may have under way on one connection."),
+    knob("HTTP2_CONNECTION_WINDOW_SIZE", WINDOW, Some("16777216"), Some("connectionWindowSize"), "Bytes that a peer may have under way on one tunnel."),
+    knob("HTTP2_FRAME_SIZE", FRAME, Some("1048576"), Some("frameSize"), "Largest frame that a peer may send."),
+    knob("KEEPALIVE_ENABLED", Bool, Some("true"), Some("socketConfig"), "TCP keepalive on all connections."),
+    knob("KEEPALIVE_TIME", SECONDS, Some("180s"), Some("socketConfig"), "Silence before the first keepalive probe."),
+    knob("KEEPALIVE_INTERVAL", SECONDS, Some("180s"), Some("socketConfig"), "Time between keepalive probes."),
+    knob("KEEPALIVE_RETRIES", Number { min: 1, max: 127 }, Some("9"), Some("socketConfig"), "Unanswered probes that end a connection."),
+    knob("USER_TIMEOUT_ENABLED", Bool, Some("false"), Some("socketConfig"),
+        "Give up when sent bytes stay unacknowledged for as long as keepalive would take."),
+    knob("CONNECTION_TERMINATION_DEADLINE", Duration { min: 0 }, None, Some("selfTerminationDeadline"),
+        "How long connections may take to finish when ztunnel ends. Wins over the next."),
+    knob("TERMINATION_GRACE_PERIOD_SECONDS", Number { min: 0, max: 86_400 }, None, Some("selfTerminationDeadline"),
+        "The pod's grace period, of which 5 s (1 s if it is 10 s or less) are kept back. Neither set: 5 s."),
+    knob("LOCALHOST_APP_TUNNEL", Bool, Some("true"), Some("localhostAppTunnel"), "Dial apps that take the PROXY protocol by loopback."),
+    knob("ENABLE_RESPONSE_BAGGAGE", Bool, Some("true"), Some("enableEnhancedBaggage"), "Exchange workload descriptions with peers, for telemetry."),
+
+    knob("ZTUNNEL_WORKER_THREADS", Text, None, Some("numWorkerThreads"), "Threads of the data plane: a number, 0 for one per core, or a share of the cores such as `50%`."),
+    knob("ZTUNNEL_CPU_LIMIT", Number { min: 1, max: 4096 }, None, None, "Number of cores to reckon with."),
+    knob("ZTUNNEL_RESOURCE_CPU_LIMIT", Text, None, None, "The container's CPU limit, such as `2` or `1500m`."),
+    knob("ZTUNNEL_RESOURCE_CPU_REQUEST", Text, None, None, "The container's CPU request."),
+    knob("RUST_LOG", Text, Some("info"), None, "Log filter: a comma-separated list of `level` and `target=level`."),
+    knob("LOG_FORMAT", Text, Some("plain"), None, "`json`, or text for people."),
+    knob("AUTHZ_POLICY_INFO_LOGGING", Switch, Some("false"), None, "Log decisions of policies at info instead of debug."),
+    knob("UNKNOWN_POLICY", Text, Some("deny"), None,
+        "What a policy means that a workload refers to and that the control plane has not announced: `deny` once a short wait is over, or `skip` it as older ztunnels do."),
+];
+
+/// The row of a variable.
+pub(super) fn row(name: &str) -> Option<&'static Knob> {
+    KNOBS.iter().find(|knob| knob.name == name)
+}

@@ -1,0 +1,125 @@
+//! Shared mode: one proxy for each pod of the node, as the node agent announces them over ZDS (spec in-pod).
+//!
+//! `zds` reads the agent's messages, `pods` knows what they mean, `driver` talks to the agent and runs the proxies. A
+//! surprise on the socket ends at most the conversation, never the process and never a pod that runs: the agent is told,
+//! and a new conversation begins.
+
+mod backoff;
+mod driver;
+mod pods;
+mod zds;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mesh::LocalWorkload;
+use serde_json::{Value, json};
+
+pub use driver::run;
+
+use crate::net::netns::Netns;
+use crate::proxy::{PodProxy, Proxies, Shutdown, Workers};
+
+/// What the operator set about shared mode.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The agent's socket (`INPOD_UDS`).
+    pub socket: PathBuf,
+    /// How long connections may take to end when the process does.
+    pub drain_deadline: Duration,
+}
+
+/// Starts and stops the proxies of pods.
+pub trait PodProxies: Send + Sync + 'static {
+    /// A proxy that runs.
+    type Pod: Send + 'static;
+
+    /// Starts a proxy; when this resolves, the pod's connections are at least queued. Dropped before, it leaves nothing.
+    ///
+    /// # Errors
+    /// What the agent and the log are told; it is tried again later.
+    fn start(&self, who: &LocalWorkload, netns: Arc<Netns>) -> impl Future<Output = Result<Self::Pod, String>> + Send;
+
+    /// Stops a proxy and waits until its connections have ended.
+    fn stop(pod: Self::Pod, how: Shutdown) -> impl Future<Output = ()> + Send;
+}
+
+/// Proxies on the worker threads of the data plane.
+#[derive(Clone)]
+pub struct DataPlane {
+    /// Makes them.
+    pub proxies: Proxies,
+    /// Where they run.
+    pub workers: Workers,
+}
+
+impl PodProxies for DataPlane {
+    type Pod = PodProxy;
+
+    async fn start(&self, who: &LocalWorkload, netns: Arc<Netns>) -> Result<PodProxy, String> {
+        let mut pod = self.proxies.bind(who.clone(), Some(netns)).map_err(|e| e.to_string())?;
+        pod.accept(&self.workers).map_err(|e| format!("failed to watch the listeners: {e}"))?;
+        Ok(pod)
+    }
+
+    async fn stop(pod: PodProxy, how: Shutdown) {
+        pod.shutdown(how).await;
+    }
+}
+
+/// Hears about the pods as a whole; every method is called from one task.
+pub trait Observer: Send + 'static {
+    /// Whether the agent has told all pods and all of them run.
+    fn ready(&self, ready: bool);
+    /// How many proxies run and how many pods wait for theirs.
+    fn count(&self, active: usize, pending: usize);
+    /// A proxy was started.
+    fn started(&self);
+    /// A proxy was stopped.
+    fn stopped(&self);
+}
+
+/// The state of each pod, for the configuration dump. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct PodStates(Arc<Mutex<BTreeMap<String, (LocalWorkload, PodState)>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PodState {
+    Up,
+    Pending,
+}
+
+impl PodStates {
+    /// `workloadState` of `/config_dump` (spec admin-and-telemetry 2).
+    #[must_use]
+    pub fn dump(&self) -> Value {
+        let pods = self.lock();
+        let entries = pods.iter().map(|(uid, (who, state))| {
+            let info = json!({
+                "name": &*who.name,
+                "namespace": who.namespace.as_str(),
+                "serviceAccount": who.service_account.as_str(),
+            });
+            let entry = match state {
+                PodState::Up => {
+                    json!({ "state": "Up", "info": info, "connections": { "inbound": [], "outbound": [] } })
+                }
+                PodState::Pending => json!({ "state": "Pending", "info": info }),
+            };
+            (uid.clone(), entry)
+        });
+        Value::Object(entries.collect())
+    }
+
+    fn replace(&self, pods: BTreeMap<String, (LocalWorkload, PodState)>) {
+        *self.lock() = pods;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (LocalWorkload, PodState)>> {
+        // The map is replaced whole, so that it cannot be left half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

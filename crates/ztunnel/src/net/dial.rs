@@ -1,0 +1,88 @@
+//! Outgoing connections. Nothing else in the daemon connects to a peer or an app, and this asks for a [`Permit`].
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::Permit;
+use mesh::permit::Grant;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::TcpStream;
+
+use super::netns::Netns;
+use super::options::{self, Liveness};
+
+/// How long a connection may take to be established, socket set-up included (spec data-plane 2.3).
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes connections from the namespace of one pod.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    netns: Option<Arc<Netns>>,
+    mark: Option<u32>,
+    liveness: Liveness,
+}
+
+impl Dialer {
+    /// A dialer for `netns` (`None`: the process's own) whose packets carry `mark`.
+    #[must_use]
+    pub fn new(netns: Option<Arc<Netns>>, mark: Option<u32>, liveness: Liveness) -> Self {
+        Self { netns, mark, liveness }
+    }
+
+    /// Connects to what `permit` allows, from the source address that it asks to keep, if any.
+    ///
+    /// A source that cannot be used (missing capability) is given up with a warning: the connection then comes from the
+    /// pod's own address (spec data-plane 2.3).
+    ///
+    /// # Errors
+    /// The kernel's, or kind `TimedOut` after [`DIAL_TIMEOUT`].
+    pub async fn dial(&self, permit: &Permit) -> io::Result<TcpStream> {
+        let destination = permit.hop().dial();
+        let kept = match permit.grant() {
+            Grant::Inbound(admission, _) => admission.source_ip(),
+            Grant::Outbound(_) => None, // never spoofed
+        };
+        let source = kept.filter(|source| *source != destination.ip());
+        match tokio::time::timeout(DIAL_TIMEOUT, self.connect(source, destination)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")),
+        }
+    }
+
+    async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.socket(source, destination)?;
+        match socket.connect(&SockAddr::from(destination)) {
+            Ok(()) => {}
+            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(e) => return Err(e),
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    }
+
+    fn socket(&self, source: Option<IpAddr>, destination: SocketAddr) -> io::Result<Socket> {
+        let new = || Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP));
+        let socket = match &self.netns {
+            Some(netns) => netns.run(new)??,
+            None => new()?,
+        };
+        options::prepare_stream(&socket, &self.liveness)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        if let Some(source) = source {
+            let kept = options::allow_foreign_source(&socket, source)
+                .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()));
+            if let Err(error) = kept {
+                tracing::warn!(%source, %destination, %error, "failed to keep the client's address");
+            }
+        }
+        Ok(socket)
+    }
+}

@@ -1,0 +1,98 @@
+//! Socket options that a mesh needs: packet mark, transparency, keepalive, reset on close.
+//!
+//! Every option is set through here, so that the table in spec data-plane 2.1 has one counterpart in code. What the
+//! options are for which socket is decided by [`listen`](super::listen) and [`dial`](super::dial).
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// How long a silent connection is believed in (spec configuration 3.3, `KEEPALIVE_*` and `USER_TIMEOUT_ENABLED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// Kernel keepalive probes; `None` sends none.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged; `None` leaves it to the kernel.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Kernel keepalive: idle time before the first probe, time between probes, probes until the peer counts as dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle time before the first probe; whole seconds.
+    pub time: Duration,
+    /// Time between probes; whole seconds.
+    pub interval: Duration,
+    /// Unanswered probes that end the connection.
+    pub retries: u32,
+}
+
+/// Prepares a connected or accepted TCP socket: no Nagle delay, and `liveness`.
+///
+/// # Errors
+/// Only for `TCP_NODELAY`; a kernel that refuses a keepalive value still gives a working connection.
+pub fn prepare_stream(socket: &impl AsFd, liveness: &Liveness) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    if let Some(keepalive) = liveness.keepalive {
+        let parameters = TcpKeepalive::new()
+            .with_time(keepalive.time)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.retries);
+        if let Err(error) = socket.set_tcp_keepalive(&parameters) {
+            tracing::trace!(%error, "failed to set keepalive");
+        }
+    }
+    if let Some(timeout) = liveness.user_timeout
+        && let Err(error) = socket.set_tcp_user_timeout(Some(timeout))
+    {
+        tracing::trace!(%error, "failed to set user timeout");
+    }
+    Ok(())
+}
+
+/// Makes the coming close of this socket a reset (RST) instead of an orderly end, so that the app at the other side can
+/// tell an aborted connection from a finished one.
+pub fn abort_on_close(socket: &impl AsFd) {
+    // Failing means that the connection is gone already: then there is nobody left to tell.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Lets a socket send from an address that is not ours, and answers to it reach us (spec data-plane 2.3).
+///
+/// # Errors
+/// The kernel's, usually for want of `CAP_NET_ADMIN` or `CAP_NET_RAW`.
+pub fn allow_foreign_source(socket: &socket2::Socket, source: IpAddr) -> io::Result<()> {
+    match source {
+        IpAddr::V4(_) => {
+            socket.set_ip_transparent_v4(true)?;
+            socket.set_freebind_v4(true)?;
+        }
+        IpAddr::V6(_) => {
+            socket.set_ip_transparent_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    // Ports are then picked at connect, per 4-tuple: one busy client address cannot use up the port range.
+    bind_without_port(socket)
+}
+
+#[allow(unsafe_code, reason = "IP_BIND_ADDRESS_NO_PORT has no safe wrapper in socket2 or rustix")]
+fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads exactly the `c_int` that
+    // the pointer and the length describe.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,345 @@
+//! The tasks of a pod's proxy: accept loops, one task per tunnel and per plain connection, and the drain.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hbone::{HANDSHAKE_TIMEOUT, Tunnel};
+use mesh::{Direction, LocalWorkload, Reporter, ResponseFlag};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+use tracing::Instrument;
+
+use super::context::Context;
+use super::inbound::{InboundTunnel, Patience};
+use super::outbound::{self, Captured};
+use super::pool::{NewTunnel, Pool};
+use super::registry::Registry;
+use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole};
+use super::worker::Workers;
+use super::{Config, Phase, SharedConfig, Shutdown, passthrough, reached, span};
+use crate::identity::{Identities, Priority, peer_identity};
+use crate::net::dial::Dialer;
+use crate::net::listen::{Acceptor, Arrival, BindError, ListenOptions, Listener};
+use crate::net::netns::Netns;
+use crate::net::options::abort_on_close;
+use crate::net::original_dst::original_destination;
+use crate::state::{ANNOUNCEMENT_TIMEOUT, Views};
+use crate::telemetry::Telemetry;
+
+/// How long cut connections may take to be accounted for once they have been told.
+const FORCED_END: Duration = Duration::from_secs(1);
+
+/// Makes the proxies of pods.
+#[derive(Clone)]
+pub struct Proxies {
+    config: SharedConfig,
+    views: Views,
+    identities: Identities,
+    telemetry: Telemetry,
+    workers: Workers,
+}
+
+/// A pod's listeners, open but not accepting.
+struct Sockets {
+    inbound: Listener,
+    inbound_plaintext: Listener,
+    outbound: Listener,
+}
+
+/// The proxy of one pod. Dropping it cuts all its connections.
+pub struct PodProxy {
+    registry: Arc<Registry>,
+    phase: watch::Sender<Phase>,
+    /// Not accepting yet.
+    waiting: Option<(Sockets, Arc<Context>, Runtime)>,
+}
+
+impl Proxies {
+    /// A maker of proxies that share all this.
+    #[must_use]
+    pub fn new(config: Config, views: Views, identities: Identities, telemetry: Telemetry, workers: Workers) -> Self {
+        Self { config: Arc::new(config), views, identities, telemetry, workers }
+    }
+
+    /// Opens the listeners for `who` in `netns` (`None`: our own). Connections queue until [`PodProxy::accept`].
+    ///
+    /// # Errors
+    /// [`BindError`]; what was opened before is closed again.
+    pub fn bind(&self, who: LocalWorkload, netns: Option<Arc<Netns>>) -> Result<PodProxy, BindError> {
+        let config = &self.config;
+        let options = ListenOptions {
+            netns: netns.clone(),
+            mark: netns.as_ref().and(config.mark),
+            port_reuse: config.port_reuse,
+            transparency: config.transparency,
+            liveness: config.liveness,
+        };
+        let ports = config.listeners;
+        let open = |component: &str, port| {
+            let listener = Listener::bind(ports.at(port), &options)?;
+            let transparent = listener.is_transparent();
+            tracing::info!(address = %listener.address(), component, transparent, "listener established");
+            Ok(listener)
+        };
+        let sockets = span(&who).in_scope(|| {
+            Ok(Sockets {
+                inbound: open("inbound", ports.inbound)?,
+                inbound_plaintext: open("inbound plaintext", ports.inbound_plaintext)?,
+                outbound: open("outbound", ports.outbound)?,
+            })
+        })?;
+        let registry = Arc::<Registry>::default();
+        let mut own = Config::clone(config);
+        own.admit.preserve_source = sockets.inbound.is_transparent();
+        let context = Arc::new(Context {
+            who,
+            config: Arc::new(own),
+            views: self.views.clone(),
+            identities: self.identities.clone(),
+            telemetry: self.telemetry.clone(),
+            dialer: Dialer::new(netns, config.mark, config.liveness),
+            registry: Arc::clone(&registry),
+        });
+        let phase = watch::Sender::new(Phase::Running);
+        Ok(PodProxy { registry, phase, waiting: Some((sockets, context, self.workers.next().clone())) })
+    }
+}
+
+impl PodProxy {
+    /// Starts accepting. Does nothing the second time.
+    ///
+    /// # Errors
+    /// If the worker cannot watch the listeners.
+    pub fn accept(&mut self, workers: &Workers) -> std::io::Result<()> {
+        let Some((sockets, context, runtime)) = self.waiting.take() else { return Ok(()) };
+        let _entered = runtime.enter();
+        let span = span(&context.who);
+        let phase = self.phase.subscribe();
+        let pool = Arc::new(new_pool(&context, &runtime, &phase));
+        let inbound =
+            accept_inbound(Arc::clone(&context), sockets.inbound.accepting()?, workers.clone(), phase.clone());
+        runtime.spawn(inbound.instrument(span.clone()));
+        let plaintext = accept_plaintext(Arc::clone(&context), sockets.inbound_plaintext.accepting()?, phase.clone());
+        runtime.spawn(plaintext.instrument(span.clone()));
+        let outbound = accept_outbound(Arc::clone(&context), pool, sockets.outbound.accepting()?, phase.clone());
+        runtime.spawn(outbound.instrument(span.clone()));
+        runtime.spawn(watch_policies(context, phase).instrument(span));
+        Ok(())
+    }
+
+    /// Ends the proxy and waits until its connections have ended.
+    pub async fn shutdown(mut self, how: Shutdown) {
+        self.waiting = None;
+        if let Shutdown::Graceful(deadline) = how {
+            self.phase.send_replace(Phase::Draining);
+            self.registry.tell_all(|| Command::Drain).await;
+            if tokio::time::timeout(deadline, self.phase.closed()).await.is_ok() {
+                return;
+            }
+            tracing::warn!("drain duration expired with pending connections, forcefully shutting down");
+        }
+        self.phase.send_replace(Phase::Forced);
+        self.registry.tell_all(|| Command::Abort).await;
+        // What does not end by then has been told, and ends with its worker.
+        let _ = tokio::time::timeout(FORCED_END, self.phase.closed()).await;
+    }
+}
+
+/// Re-evaluates all tunnels of the pod whenever the state of the mesh changes, and once more when what a change left
+/// missing has had its time.
+async fn watch_policies(context: Arc<Context>, mut phase: watch::Receiver<Phase>) {
+    let mut changes = context.views.changes();
+    let mut strict_at = None;
+    loop {
+        let patience = tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => Patience::Wait,
+                Err(_) => return,
+            },
+            () = sleep_until(strict_at.unwrap_or_else(Instant::now).into()), if strict_at.is_some() => Patience::Final,
+            () = reached(&mut phase, Phase::Draining) => return,
+        };
+        strict_at = match patience {
+            Patience::Wait => strict_at.or(Some(Instant::now() + ANNOUNCEMENT_TIMEOUT)),
+            Patience::Final => None,
+        };
+        context.registry.tell_all(|| Command::Recheck(patience)).await;
+    }
+}
+
+/// The next connection, or `None` once the pod drains.
+async fn next(acceptor: &mut Acceptor, phase: &mut watch::Receiver<Phase>) -> Option<Arrival> {
+    tokio::select! {
+        biased;
+        () = reached(phase, Phase::Draining) => None,
+        arrival = acceptor.next() => Some(arrival),
+    }
+}
+
+async fn accept_outbound(
+    context: Arc<Context>,
+    pool: Arc<Pool>,
+    mut acceptor: Acceptor,
+    mut phase: watch::Receiver<Phase>,
+) {
+    while let Some(arrival) = next(&mut acceptor, &mut phase).await {
+        let socket = context.telemetry.socket(Reporter::Source);
+        let target = original_destination(&arrival.socket, arrival.local);
+        let (context, pool, phase) = (Arc::clone(&context), Arc::clone(&pool), phase.clone());
+        tokio::spawn(
+            async move {
+                if let Captured::Plain(plain) = outbound::capture(&context, &pool, arrival, target, socket).await {
+                    passthrough::carry_outbound(&context, plain, phase).await;
+                }
+            }
+            .in_current_span(),
+        );
+    }
+    tracing::info!(component = "outbound", "shutdown complete");
+}
+
+async fn accept_plaintext(context: Arc<Context>, mut acceptor: Acceptor, mut phase: watch::Receiver<Phase>) {
+    while let Some(arrival) = next(&mut acceptor, &mut phase).await {
+        let socket = context.telemetry.socket(Reporter::Destination);
+        let target = original_destination(&arrival.socket, arrival.local);
+        let (context, phase) = (Arc::clone(&context), phase.clone());
+        tokio::spawn(
+            async move {
+                let _counted = socket;
+                passthrough::carry_inbound(&context, arrival, target, phase).await;
+            }
+            .in_current_span(),
+        );
+    }
+    tracing::info!(component = "inbound passthrough", "shutdown complete");
+}
+
+async fn accept_inbound(
+    context: Arc<Context>,
+    mut acceptor: Acceptor,
+    workers: Workers,
+    mut phase: watch::Receiver<Phase>,
+) {
+    while let Some(arrival) = next(&mut acceptor, &mut phase).await {
+        let task = serve_tunnel(Arc::clone(&context), arrival, phase.clone());
+        workers.next().spawn(task.in_current_span());
+    }
+    tracing::info!(component = "inbound", "shutdown complete");
+}
+
+/// One accepted tunnel, from its first byte to its end.
+async fn serve_tunnel(context: Arc<Context>, arrival: Arrival, phase: watch::Receiver<Phase>) {
+    let _counted = context.telemetry.socket(Reporter::Destination);
+    let (peer, local) = (arrival.peer, arrival.local);
+    let (driver, registered) = match prepare_server(&context, arrival).await {
+        Ok(Some(ready)) => ready,
+        Ok(None) => return, // the peer left without a word
+        Err(error) => {
+            let flag = ResponseFlag::IdentityError;
+            return context.telemetry.early_denial(peer, local, Direction::Inbound, flag, &error);
+        }
+    };
+    match driver.await {
+        Ended::Clean => {}
+        Ended::Handshake(failure) => {
+            let error = format!("tls handshake error: {failure}");
+            context.telemetry.early_denial(peer, local, Direction::Inbound, ResponseFlag::TlsFailure, &error);
+        }
+        Ended::Failed(failure) => tracing::debug!(%peer, error = %failure, "tunnel ended"),
+    }
+    drop((registered, phase));
+}
+
+/// Waits for the first byte of a handshake, so that a bare TCP connect costs nothing, and then gets what it takes to
+/// answer it.
+async fn prepare_server(
+    context: &Arc<Context>,
+    arrival: Arrival,
+) -> Result<Option<(Driver, super::registry::Registered)>, String> {
+    let Arrival { socket, peer, local } = arrival;
+    let socket = TcpStream::from_std(socket).map_err(|e| format!("io error: {e}"))?;
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.peek(&mut [0])).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) => return Ok(None),
+        Err(_) => return Err(format!("tls handshake error: nothing received for {} s", HANDSHAKE_TIMEOUT.as_secs())),
+    }
+    let workload = context.local().await.map_err(|refusal| refusal.to_string())?;
+    let certificate = context.identities.certificate(&workload.identity(), Priority::RealTime).await;
+    let certificate = certificate.map_err(|e| format!("signing error: {e}"))?;
+    let config = context.config.server.clone();
+    let tunnel = Tunnel::server(certificate.server_config(), config, Instant::now());
+    let tunnel = tunnel.map_err(|e| format!("tls error: {e}"))?;
+    let serving = Arc::clone(context);
+    let serve = Box::new(move |tunnel: &Tunnel| {
+        let identity = tunnel.peer_certificates().and_then(|chain| peer_identity(chain));
+        Arc::new(InboundTunnel { context: serving, peer, local, identity })
+    });
+    // Streams of accepted tunnels are limited by HTTP/2, not by whoever places them.
+    let (handle, mailbox) = Handle::new(u32::MAX);
+    let registered = context.registry.register(handle);
+    let role = Role::Server(ServerRole::Unauthenticated(serve));
+    Ok(Some((Driver::new(socket, tunnel, role, mailbox), registered)))
+}
+
+fn new_pool(context: &Arc<Context>, runtime: &Runtime, phase: &watch::Receiver<Phase>) -> Pool {
+    let (streams, context, runtime, phase) =
+        (context.config.pool_streams, Arc::clone(context), runtime.clone(), phase.clone());
+    let start = move |pool: &Arc<Pool>, new: NewTunnel| {
+        let task = dial_tunnel(Arc::clone(&context), Arc::clone(pool), new, phase.clone());
+        runtime.spawn(task.in_current_span());
+    };
+    Pool::new(streams, Box::new(start))
+}
+
+/// One dialled tunnel, from its certificate to its end.
+async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, phase: watch::Receiver<Phase>) {
+    let NewTunnel { key, permit, handle, mailbox } = new;
+    let registered = context.registry.register(handle.clone());
+    let connected = async {
+        let certificate = context.identities.certificate(&key.source, Priority::RealTime).await;
+        let certificate = certificate.map_err(|e| (ResponseFlag::IdentityError, format!("identity error: {e}")))?;
+        let tls = certificate.client_config(&key.expect);
+        let socket = context.dialer.dial(&permit).await.map_err(|e| dial_failure(&e))?;
+        let tunnel = Tunnel::client(tls, context.config.client.clone(), Instant::now());
+        let tunnel = tunnel.map_err(|e| (ResponseFlag::TlsFailure, format!("tls error: {e}")))?;
+        Ok((socket, tunnel))
+    };
+    match connected.await {
+        Ok((socket, tunnel)) => {
+            let unused_release = context.config.pool_unused_release;
+            let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release });
+            match Driver::new(socket, tunnel, role, mailbox).await {
+                Ended::Clean => {}
+                Ended::Handshake(error) | Ended::Failed(error) => {
+                    tracing::debug!(next = %key.next, %error, "tunnel ended");
+                }
+            }
+        }
+        Err((flag, error)) => fail_all(mailbox, flag, &error),
+    }
+    pool.remove(&key, &handle);
+    drop((registered, phase));
+}
+
+/// Wording and flag of a tunnel that could not be dialled (spec data-plane 9.4).
+fn dial_failure(error: &std::io::Error) -> (ResponseFlag, String) {
+    if error.kind() == std::io::ErrorKind::TimedOut {
+        let text = format!("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: {error}");
+        (ResponseFlag::NetworkPolicy, text)
+    } else {
+        (ResponseFlag::Connect, format!("io error: {error}"))
+    }
+}
+
+/// Everybody who waited for a tunnel that did not come about shares the reason.
+fn fail_all(mut mailbox: Mailbox, flag: ResponseFlag, error: &str) {
+    mailbox.commands.close();
+    while let Ok(command) = mailbox.commands.try_recv() {
+        if let Command::Open(opening) = command {
+            abort_on_close(&opening.app);
+            opening.fail(flag, error.to_owned());
+        }
+    }
+}

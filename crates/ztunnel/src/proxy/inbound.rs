@@ -1,0 +1,250 @@
+//! Connections that reach a pod: HBONE requests, and plain TCP.
+//!
+//! For both the steps are the same: find the local workload, admit, authorize, dial the app. The order of telemetry is
+//! that of spec data-plane 10.2: refusals before the policies are early denials, what comes later is a record.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use hbone::h2::Request;
+use mesh::ask::{Halt, Learnt};
+use mesh::authorize::{Denied, Verdict};
+use mesh::permit::Grant;
+use mesh::{
+    Admission, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, ResponseFlag, Traceparent, Workload,
+    admit_hbone, admit_plaintext, authorize,
+};
+use tokio::net::TcpStream;
+
+use super::context::Context;
+use super::tunnel::{Accepted, Answer};
+use crate::telemetry::Meter;
+
+/// Status of a request that the app's side could not be connected for (spec data-plane 6.5).
+const UNAVAILABLE: u16 = 503;
+
+/// An inbound tunnel whose peer is known.
+pub(super) struct InboundTunnel {
+    pub(super) context: Arc<Context>,
+    /// The peer's end of the TCP connection.
+    pub(super) peer: SocketAddr,
+    /// Our end of it.
+    pub(super) local: SocketAddr,
+    /// Who the peer has proven to be.
+    pub(super) identity: Option<Identity>,
+}
+
+impl InboundTunnel {
+    /// Decides about a request, and connects the app if the answer is yes.
+    pub(super) fn answer(self: &Arc<Self>, request: &Request) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+        let this = Arc::clone(self);
+        let request = OwnedRequest::from(request);
+        Box::pin(async move { this.decide(request).await })
+    }
+
+    /// Whether nothing has been published since a decision was made.
+    pub(super) fn is_current(&self, version: u64) -> bool {
+        self.context.views.version() == version
+    }
+
+    /// Whether a stream is still allowed; if not, how its record ends.
+    pub(super) fn recheck(&self, permit: &Permit, patience: Patience) -> Result<(), Outcome> {
+        recheck(&self.context, permit, patience)
+    }
+
+    async fn decide(&self, request: OwnedRequest) -> Answer {
+        let admitted = match self.context.local().await {
+            Ok(workload) => {
+                self.context.settle(|learnt| self.admit(&request, &workload, learnt)).await.map_err(Box::new)
+            }
+            Err(refusal) => Err(Box::new(refusal)),
+        };
+        let admission = match admitted {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                self.context.deny_early(self.peer, self.local, Direction::Inbound, &refusal);
+                return Answer::Refuse(refusal.status());
+            }
+        };
+        let headers = admission.response_baggage().map(|baggage| ("baggage", baggage)).into_iter().collect();
+        let prologue = admission.proxy_header().map(|header| header.encode()).unwrap_or_default();
+        match connect(&self.context, admission, request.trace()).await {
+            Ok(Connected { app, permit, decided_on, meter }) => {
+                Answer::Accept(Box::new(Accepted { app, permit, decided_on, meter, headers, prologue }))
+            }
+            Err(status) => Answer::Refuse(status),
+        }
+    }
+
+    fn admit(&self, request: &OwnedRequest, workload: &Arc<Workload>, learnt: &Learnt) -> Result<Admission, Halt> {
+        let baggage: Vec<&[u8]> = request.baggage.iter().map(Vec::as_slice).collect();
+        let asked = HboneRequest {
+            peer: self.peer,
+            local: self.local,
+            identity: self.identity.as_ref(),
+            method: &request.method,
+            authority: &request.authority,
+            baggage: &baggage,
+            forwarded: request.forwarded.as_deref(),
+            forwarded_network: request.forwarded_network.as_deref(),
+        };
+        admit_hbone(&self.context.views.current().view, workload, &asked, learnt, &self.context.config.admit)
+    }
+}
+
+/// What matters of a request, kept while it is decided.
+struct OwnedRequest {
+    method: String,
+    authority: String,
+    baggage: Vec<Vec<u8>>,
+    forwarded: Option<Vec<u8>>,
+    forwarded_network: Option<Vec<u8>>,
+    traceparent: Option<Vec<u8>>,
+}
+
+impl From<&Request> for OwnedRequest {
+    fn from(request: &Request) -> Self {
+        let first = |name| request.headers.get(name).map(<[u8]>::to_vec);
+        Self {
+            method: request.method.to_string(),
+            authority: request.authority.as_deref().unwrap_or_default().to_owned(),
+            baggage: request.headers.all("baggage").map(<[u8]>::to_vec).collect(),
+            forwarded: first("forwarded"),
+            forwarded_network: first("x-forwarded-network"),
+            traceparent: first("traceparent"),
+        }
+    }
+}
+
+impl OwnedRequest {
+    /// The id that the peer gave the connection, or a new one.
+    fn trace(&self) -> Traceparent {
+        let given = self.traceparent.as_deref().and_then(Traceparent::parse);
+        given.unwrap_or_else(super::random::traceparent)
+    }
+}
+
+/// A plain connection that reached a pod, from accept to its app being connected. `None` if it is not to be.
+pub(super) async fn accept_plaintext(
+    context: &Context,
+    peer: SocketAddr,
+    original_destination: SocketAddr,
+) -> Option<Connected> {
+    let admitted = match context.local().await {
+        Ok(workload) => {
+            let admit = |learnt: &Learnt| {
+                let view = &context.views.current().view;
+                admit_plaintext(view, &workload, peer, original_destination, learnt, &context.config.admit)
+            };
+            context.settle(admit).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match admitted {
+        Ok(admission) => connect(context, admission, super::random::traceparent()).await.ok(),
+        Err(refusal) => {
+            context.deny_early(peer, original_destination, Direction::Inbound, &refusal);
+            None
+        }
+    }
+}
+
+/// An app that has been connected for somebody who may talk to it.
+pub(super) struct Connected {
+    pub(super) app: TcpStream,
+    pub(super) permit: Box<Permit>,
+    /// Version of the view that the permit was given on.
+    pub(super) decided_on: u64,
+    pub(super) meter: Meter,
+}
+
+/// Authorizes an admission and dials its app. The connection is on record from here on; an error is the HTTP status
+/// for whoever asked.
+async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, u16> {
+    let meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
+    let (permit, decided_on) = match allow(context, admission).await {
+        Ok(allowed) => allowed,
+        Err(refusal) => {
+            meter.finish(Outcome::Failed { flag: refusal.flag(), error: refusal.to_string() });
+            return Err(refusal.status());
+        }
+    };
+    match context.dialer.dial(&permit).await {
+        Ok(app) => Ok(Connected { app, permit: Box::new(permit), decided_on, meter }),
+        Err(error) => {
+            meter.finish(Outcome::Failed { flag: ResponseFlag::Connect, error: format!("connection failed: {error}") });
+            Err(UNAVAILABLE)
+        }
+    }
+}
+
+/// Asks the policies. A policy that the workload refers to and that has not been announced is waited for.
+async fn allow(context: &Context, admission: Admission) -> Result<(Permit, u64), Refusal> {
+    let now = context.views.current();
+    let denied = match authorize(&now.view, admission) {
+        Ok(permit) => {
+            context.telemetry.policy_decision(verdict_of(&permit));
+            return Ok((permit, now.version));
+        }
+        Err(denied) => denied,
+    };
+    let Denied { refusal, verdict, admission } = *denied;
+    if refusal.need().is_none() {
+        context.telemetry.policy_decision(Some(&verdict));
+        return Err(refusal);
+    }
+    context.views.wait_for(|view| authorize(view, admission.clone()).map_or_else(settled, |_| Some(()))).await;
+    let now = context.views.current();
+    match authorize(&now.view, admission) {
+        Ok(permit) => {
+            context.telemetry.policy_decision(verdict_of(&permit));
+            Ok((permit, now.version))
+        }
+        Err(denied) => {
+            context.telemetry.policy_decision(Some(&denied.verdict));
+            Err(denied.refusal)
+        }
+    }
+}
+
+/// Whether a denial is final, as opposed to one for want of an announcement.
+fn settled(denied: Box<Denied>) -> Option<()> {
+    denied.refusal.need().is_none().then_some(())
+}
+
+fn verdict_of(permit: &Permit) -> Option<&Verdict> {
+    match permit.grant() {
+        Grant::Inbound(_, verdict) => Some(verdict),
+        Grant::Outbound(_) => None,
+    }
+}
+
+/// What to make of a policy that a workload refers to and that is not there at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It may be on its way, as for a new connection: leave the connection alone for now.
+    Wait,
+    /// It has had its time.
+    Final,
+}
+
+/// Whether a live connection is still allowed; if not, how its record ends.
+pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) -> Result<(), Outcome> {
+    let Err(refusal) = permit.recheck(&context.views.current().view) else { return Ok(()) };
+    if patience == Patience::Wait && refusal.need().is_some() {
+        return Ok(());
+    }
+    if let Grant::Inbound(admission, _) = permit.grant() {
+        let tuple = admission.tuple();
+        let identity = tuple.identity.as_ref().map_or_else(|| "None".to_owned(), ToString::to_string);
+        tracing::info!(
+            "connection {}({identity})->{} ({}) closed because it's no longer allowed after a policy update",
+            tuple.source,
+            tuple.destination,
+            admission.destination().uid,
+        );
+    }
+    Err(Outcome::Failed { flag: refusal.flag(), error: refusal.to_string() })
+}

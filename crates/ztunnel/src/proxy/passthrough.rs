@@ -1,0 +1,128 @@
+//! Connections that stay in plain TCP on both sides: out of a pod to an address outside the mesh, and into a pod from a
+//! client outside it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mesh::{End, Outcome, Permit, ResponseFlag};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::context::Context;
+use super::copy::{self, CopyError, Count};
+use super::inbound::{self, Connected, Patience};
+use super::outbound::Plain;
+use super::{Phase, reached};
+use crate::net::listen::Arrival;
+use crate::net::options::abort_on_close;
+use crate::state::ANNOUNCEMENT_TIMEOUT;
+use crate::telemetry::Meter;
+
+/// Dials the destination of a captured connection and copies until the end, or until `phase` cuts it.
+pub(super) async fn carry_outbound(context: &Context, plain: Plain, phase: watch::Receiver<Phase>) {
+    let Plain { arrival, permit, meter, socket: _counted } = plain;
+    let server = match context.dialer.dial(&permit).await {
+        Ok(server) => server,
+        Err(error) => {
+            abort_on_close(&arrival.socket);
+            return meter.finish(io_failure(&error));
+        }
+    };
+    let client = match TcpStream::from_std(arrival.socket) {
+        Ok(client) => client,
+        Err(error) => return meter.finish(io_failure(&error)),
+    };
+    carry(client, server, meter, phase, std::future::pending()).await;
+}
+
+/// Decides about a plain connection that reached the pod, and carries it to the app.
+pub(super) async fn carry_inbound(
+    context: &Context,
+    arrival: Arrival,
+    original_destination: SocketAddr,
+    phase: watch::Receiver<Phase>,
+) {
+    let accepted = inbound::accept_plaintext(context, arrival.peer, original_destination).await;
+    let Some(Connected { app, permit, decided_on, meter }) = accepted else {
+        return abort_on_close(&arrival.socket);
+    };
+    match TcpStream::from_std(arrival.socket) {
+        Ok(client) => carry(client, app, meter, phase, no_longer_allowed(context, &permit, decided_on)).await,
+        Err(error) => meter.finish(io_failure(&error)),
+    }
+}
+
+/// Resolves once a change of the view takes the permit back; yields how the record ends.
+async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> Outcome {
+    let mut changes = context.views.changes();
+    let mut strict_at = None;
+    let mut patience = (*changes.borrow_and_update() != decided_on).then_some(Patience::Wait);
+    loop {
+        if let Some(patience) = patience
+            && let Err(outcome) = inbound::recheck(context, permit, patience)
+        {
+            return outcome;
+        }
+        strict_at = match patience {
+            Some(Patience::Wait) => strict_at.or(Some(Instant::now() + ANNOUNCEMENT_TIMEOUT)),
+            Some(Patience::Final) | None => None,
+        };
+        patience = tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => Some(Patience::Wait),
+                Err(_) => return std::future::pending().await,
+            },
+            () = sleep_until(strict_at.unwrap_or_else(Instant::now)), if strict_at.is_some() => Some(Patience::Final),
+        };
+    }
+}
+
+async fn carry(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    mut meter: Meter,
+    mut phase: watch::Receiver<Phase>,
+    taken_back: impl Future<Output = Outcome>,
+) {
+    let outcome = tokio::select! {
+        copied = copy::both_ways(&mut client, &mut server, &mut meter) => match copied {
+            Ok(()) => Outcome::Complete,
+            Err(error) => failed(error),
+        },
+        outcome = taken_back => {
+            abort_on_close(&client);
+            abort_on_close(&server);
+            outcome
+        }
+        () = reached(&mut phase, Phase::Forced) => {
+            abort_on_close(&client);
+            abort_on_close(&server);
+            Outcome::Drained
+        }
+    };
+    meter.finish(outcome);
+}
+
+fn io_failure(error: &io::Error) -> Outcome {
+    Outcome::Failed { flag: ResponseFlag::Connect, error: format!("io error: {error}") }
+}
+
+fn failed(error: CopyError) -> Outcome {
+    let error = match error {
+        CopyError::Reset(by) => return Outcome::Reset { by },
+        // Named for the direction of the bytes, as the existing log does (spec data-plane 16.3).
+        CopyError::Read(End::Client, e) | CopyError::Write(End::Server, e) => format!("send: io error: {e}"),
+        CopyError::Read(End::Server, e) | CopyError::Write(End::Client, e) => format!("receive: io error: {e}"),
+    };
+    Outcome::Failed { flag: ResponseFlag::Connect, error }
+}
+
+impl Count for Meter {
+    fn moved(&mut self, to: End, bytes: usize) {
+        match to {
+            End::Server => self.upstream(bytes as u64),
+            End::Client => self.downstream(bytes as u64),
+        }
+    }
+}

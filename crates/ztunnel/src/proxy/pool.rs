@@ -1,0 +1,93 @@
+//! The tunnels that one pod's outgoing connections share.
+//!
+//! A tunnel serves one pair of identities and one next hop. Connections are placed on a tunnel before it is dialled, so
+//! that everybody who waits for a dial shares it and its outcome; no lock is held while anything is dialled. A tunnel is
+//! taken out when its task ends, so that what was once talked to leaves nothing behind.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh::{Identity, Permit, ResponseFlag};
+
+use super::tunnel::{Handle, Mailbox, Opening};
+
+/// What connections have to have in common to share a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct PoolKey {
+    /// Identity presented.
+    pub(super) source: Identity,
+    /// Where the tunnel goes.
+    pub(super) next: SocketAddr,
+    /// Identities accepted at the other end; any of them.
+    pub(super) expect: Arc<[Identity]>,
+}
+
+/// A tunnel to be dialled.
+pub(super) struct NewTunnel {
+    pub(super) key: PoolKey,
+    /// What allows the connection that wanted the tunnel first, and so the dial.
+    pub(super) permit: Permit,
+    pub(super) handle: Handle,
+    pub(super) mailbox: Mailbox,
+}
+
+/// Starts the task of a tunnel, which [removes](Pool::remove) the tunnel when it ends.
+type Start = Box<dyn Fn(&Arc<Pool>, NewTunnel) + Send + Sync>;
+
+/// See the top of this file.
+pub(super) struct Pool {
+    tunnels: Mutex<HashMap<PoolKey, Vec<Handle>>>,
+    /// Connections that a tunnel takes at once (`POOL_MAX_STREAMS_PER_CONNECTION`).
+    streams: u32,
+    start: Start,
+}
+
+impl Pool {
+    /// An empty pool whose tunnels take `streams` connections each.
+    pub(super) fn new(streams: u32, start: Start) -> Self {
+        Self { tunnels: Mutex::default(), streams: streams.max(1), start }
+    }
+
+    /// Places a connection on the first tunnel that has room, or on a new one.
+    pub(super) fn place(self: &Arc<Self>, mut opening: Box<Opening>) {
+        let key = opening.key.clone();
+        let mut tunnels = self.lock();
+        let fitting = tunnels.entry(key.clone()).or_default();
+        fitting.retain(|handle| !handle.is_closed());
+        for handle in fitting.iter() {
+            match handle.place(opening) {
+                Ok(()) => return,
+                Err(back) => opening = back,
+            }
+        }
+        let permit = Permit::clone(&opening.permit);
+        let (handle, mailbox) = Handle::new(self.streams);
+        match handle.place(opening) {
+            Ok(()) => fitting.push(handle.clone()),
+            // A new tunnel has room; if that ever changes, the connection fails rather than waits for nothing.
+            Err(opening) => {
+                drop(tunnels);
+                return opening.fail(ResponseFlag::Connect, "no room in a new tunnel".to_owned());
+            }
+        }
+        drop(tunnels);
+        (self.start)(self, NewTunnel { key, permit, handle, mailbox });
+    }
+
+    /// Takes out a tunnel whose task has ended.
+    pub(super) fn remove(&self, key: &PoolKey, handle: &Handle) {
+        let mut tunnels = self.lock();
+        if let Some(fitting) = tunnels.get_mut(key) {
+            fitting.retain(|other| !other.is(handle));
+            if fitting.is_empty() {
+                tunnels.remove(key);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Handle>>> {
+        // Nothing that runs under the lock can leave the map half changed.
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,176 @@
+//! One task per tunnel, which owns everything the tunnel touches: the TLS socket, the [`hbone::Tunnel`], and the app
+//! sockets of its streams. No byte crosses a task or a lock between an app socket and the TLS socket.
+//!
+//! Others talk to a tunnel through its [`Handle`]: they hand over connections, ask it to check its permits again, to
+//! drain or to end. What is not here: which connections go through which tunnel (`pool`), and what a request is
+//! answered (`inbound`).
+
+mod driver;
+mod ready;
+mod streams;
+
+use std::net::TcpStream as AppSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hbone::h2::Header;
+use mesh::{Outcome, Permit, ResponseFlag};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+pub(super) use driver::{ClientRole, Driver, Ended, Role, ServerRole};
+
+use super::inbound::Patience;
+use super::pool::PoolKey;
+use crate::net::options::abort_on_close;
+use crate::telemetry::{Meter, SocketGuard};
+
+/// Commands that may wait for a tunnel's task. A tunnel takes all of them whenever it runs; more than this many can
+/// only wait while it is being dialled, and then each is a connection that counts against the tunnel's streams.
+const COMMANDS: usize = 1024;
+
+/// What a tunnel's task is asked to do.
+pub(super) enum Command {
+    /// Carry this connection.
+    Open(Box<Opening>),
+    /// Policies or workloads have changed: check the permits of all streams again.
+    Recheck(Patience),
+    /// End in order: streams finish, no new ones start.
+    Drain,
+    /// End now.
+    Abort,
+}
+
+/// A captured connection that wants a stream.
+pub(super) struct Opening {
+    /// Which tunnels may carry it.
+    pub(super) key: PoolKey,
+    /// The app's socket, not registered with a runtime.
+    pub(super) app: AppSocket,
+    /// `:authority` of the CONNECT request.
+    pub(super) authority: String,
+    /// The other headers, in order.
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// Records the connection; counted as opened already.
+    pub(super) meter: Meter,
+    /// Counts the app's socket as open.
+    pub(super) socket: SocketGuard,
+    /// What allowed the connection.
+    pub(super) permit: Box<Permit>,
+    /// Tunnels that this connection may still be moved to before a byte of it has left.
+    pub(super) moves_left: u8,
+}
+
+impl Opening {
+    /// The headers besides `:authority`, for HTTP/2.
+    fn headers(&self) -> Vec<Header<'_>> {
+        self.headers.iter().map(|(name, value)| Header::new(name, value)).collect()
+    }
+
+    /// Gives up: the app sees a reset, the record the reason.
+    pub(super) fn fail(self: Box<Self>, flag: ResponseFlag, error: String) {
+        abort_on_close(&self.app);
+        self.meter.finish(Outcome::Failed { flag, error });
+    }
+}
+
+/// The decision about a request that a server's tunnel received.
+pub(super) enum Answer {
+    /// Carry it to this app.
+    Accept(Box<Accepted>),
+    /// Refuse it with an HTTP status (spec data-plane 6.5).
+    Refuse(u16),
+}
+
+/// An accepted request: the app is connected.
+pub(super) struct Accepted {
+    pub(super) app: TcpStream,
+    pub(super) permit: Box<Permit>,
+    /// Version of the view that the permit was given on.
+    pub(super) decided_on: u64,
+    pub(super) meter: Meter,
+    /// Headers of the 200.
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// Bytes for the app before the first of the stream (a PROXY header).
+    pub(super) prologue: Vec<u8>,
+}
+
+/// How others reach a tunnel's task.
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    commands: mpsc::Sender<Command>,
+    load: Arc<Load>,
+}
+
+/// How busy a tunnel is; written by its task and by those who place connections on it.
+#[derive(Debug)]
+pub(super) struct Load {
+    /// Connections that have been placed and not ended.
+    streams: AtomicU32,
+    /// How many it takes at once; none once it is at its end.
+    limit: AtomicU32,
+}
+
+/// What a tunnel's task holds of its [`Handle`].
+pub(super) struct Mailbox {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) load: Arc<Load>,
+}
+
+impl Handle {
+    /// A tunnel that takes `limit` connections at once, and the task's end of it.
+    pub(super) fn new(limit: u32) -> (Self, Mailbox) {
+        let (sender, receiver) = mpsc::channel(COMMANDS);
+        let load = Arc::new(Load { streams: AtomicU32::new(0), limit: AtomicU32::new(limit) });
+        (Self { commands: sender, load: Arc::clone(&load) }, Mailbox { commands: receiver, load })
+    }
+
+    /// Places a connection on the tunnel. It comes back if the tunnel is full, at its end, or not keeping up.
+    pub(super) fn place(&self, opening: Box<Opening>) -> Result<(), Box<Opening>> {
+        let limit = self.load.limit.load(Ordering::Acquire);
+        let placed =
+            self.load.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
+        if placed.is_err() {
+            return Err(opening);
+        }
+        match self.commands.try_reserve() {
+            Ok(place) => {
+                place.send(Command::Open(opening));
+                Ok(())
+            }
+            Err(_full_or_closed) => {
+                self.load.release();
+                Err(opening)
+            }
+        }
+    }
+
+    /// Asks for anything but a connection. A task that has ended needs nothing any more.
+    pub(super) async fn tell(&self, command: Command) {
+        let _ = self.commands.send(command).await;
+    }
+
+    /// Whether the task has ended or takes nothing new.
+    pub(super) fn is_closed(&self) -> bool {
+        self.commands.is_closed() || self.load.limit.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether this and `other` are the same tunnel.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.commands.same_channel(&other.commands)
+    }
+}
+
+impl Load {
+    fn take(&self) {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn release(&self) {
+        self.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn limit_to(&self, limit: u32) {
+        self.limit.fetch_min(limit, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,857 @@
+//! Moves the bytes of one tunnel: socket to machine, machine to apps, apps to machine, machine to socket.
+//!
+//! The driver is a future that is polled by its worker whenever one of its sockets, its deadline or its mailbox has
+//! something. Each poll does a bounded amount of work in rounds of: commands, deadline, one read from the tunnel's
+//! socket, streams that woke up, one batch to the tunnel's socket. Streams share a batch in a ring, so that none starves.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hbone::error::{OpenError, Reason};
+use hbone::h2::{End, Event, Header, Request, ResetBy, StreamId};
+use hbone::{Outbox, Tunnel, TunnelError};
+use mesh::{Outcome, ResponseFlag};
+use slab::Slab;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::ready::ReadyQueue;
+use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage};
+use super::{Accepted, Answer, Command, Load, Mailbox, Opening};
+use crate::net::options::abort_on_close;
+use crate::proxy::copy;
+use crate::proxy::inbound::{InboundTunnel, Patience};
+use crate::proxy::pool::Pool;
+use crate::proxy::scratch::{self, Reading};
+
+/// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk data each way.
+const ROUNDS: usize = 16;
+/// Smallest share of a batch that a stream is offered, so that a batch of many streams is still made of decent reads.
+const MIN_SHARE: usize = 16 * 1024;
+/// Stands for "no deadline" in a timer, which is set again whenever one appears.
+const NO_DEADLINE: Duration = Duration::from_secs(3600);
+/// Connections that may wait in a client's tunnel for a stream while the peer allows no more.
+const MAX_WAITING: usize = 1024;
+
+/// Which end of the tunnel this is, and what that end needs.
+pub(in crate::proxy) enum Role {
+    /// Opens streams for captured connections.
+    Client(ClientRole),
+    /// Serves streams.
+    Server(ServerRole),
+}
+
+/// What a client's tunnel needs besides connections to carry.
+pub(in crate::proxy) struct ClientRole {
+    /// Where connections go that this tunnel cannot take any more.
+    pub(in crate::proxy) pool: Arc<Pool>,
+    /// How long the tunnel is kept without a connection (`POOL_UNUSED_RELEASE_TIMEOUT`).
+    pub(in crate::proxy) unused_release: Duration,
+}
+
+/// Starts to serve a peer whose handshake is complete.
+type Serve = Box<dyn FnOnce(&Tunnel) -> Arc<InboundTunnel> + Send>;
+
+/// What a server's tunnel needs to serve requests.
+pub(in crate::proxy) enum ServerRole {
+    /// The handshake is not complete: the peer is not known yet. Called with its certificates once it is.
+    Unauthenticated(Serve),
+    /// The peer is known.
+    Serving(Arc<InboundTunnel>),
+    /// Between the two, while the closure runs.
+    Changing,
+}
+
+/// How a tunnel ended.
+#[derive(Debug)]
+pub(in crate::proxy) enum Ended {
+    /// In order.
+    Clean,
+    /// Before the handshake was complete.
+    Handshake(TunnelFailure),
+    /// Later.
+    Failed(TunnelFailure),
+}
+
+/// What ended a tunnel before its time.
+#[derive(Debug)]
+pub(in crate::proxy) enum TunnelFailure {
+    /// The TLS or HTTP/2 machine gave up.
+    Machine(TunnelError),
+    /// The socket failed.
+    Socket(io::Error),
+    /// The peer closed the connection without saying goodbye to its streams.
+    PeerClosed,
+    /// We were told to end now.
+    Aborted,
+}
+
+impl std::fmt::Display for TunnelFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Machine(e) => write!(f, "{e}"),
+            Self::Socket(e) => write!(f, "{e}"),
+            Self::PeerClosed => f.write_str("peer closed the connection"),
+            Self::Aborted => f.write_str("connection closed due to connection drain"),
+        }
+    }
+}
+
+/// The task of one tunnel.
+pub(in crate::proxy) struct Driver {
+    socket: TcpStream,
+    tunnel: Tunnel,
+    role: Role,
+    commands: tokio::sync::mpsc::Receiver<Command>,
+    load: Arc<Load>,
+    streams: Slab<AppStream>,
+    by_id: HashMap<StreamId, usize>,
+    ready: ReadyQueue,
+    woken: Vec<u32>,
+    /// Streams that may have something to send, in the order of their turns.
+    ring: VecDeque<usize>,
+    /// Connections for which the peer allows no stream yet; at most [`MAX_WAITING`].
+    waiting: VecDeque<Box<Opening>>,
+    /// Sealed bytes that the socket did not take; nothing new is sealed before they are gone.
+    unsent: Option<Box<Outbox>>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Instant,
+    /// Since when a client's tunnel has carried nothing.
+    unused_since: Option<Instant>,
+    draining: bool,
+}
+
+/// What a round of work came to.
+enum Round {
+    Progress,
+    Idle,
+    Over(Ended),
+}
+
+impl Driver {
+    /// Puts a tunnel in charge of its socket.
+    pub(in crate::proxy) fn new(socket: TcpStream, tunnel: Tunnel, role: Role, mailbox: Mailbox) -> Self {
+        let now = Instant::now();
+        let at = tunnel.deadline().unwrap_or(now);
+        Self {
+            socket,
+            tunnel,
+            role,
+            commands: mailbox.commands,
+            load: mailbox.load,
+            streams: Slab::new(),
+            by_id: HashMap::new(),
+            ready: ReadyQueue::default(),
+            woken: Vec::new(),
+            ring: VecDeque::new(),
+            waiting: VecDeque::new(),
+            unsent: None,
+            timer: Box::pin(tokio::time::sleep_until(at.into())),
+            timer_at: at,
+            unused_since: None,
+            draining: false,
+        }
+    }
+
+    fn round(&mut self, cx: &mut Context<'_>) -> Round {
+        let progress = match self.work(cx) {
+            Ok(progress) => progress,
+            Err(failure) => return Round::Over(self.fail(failure)),
+        };
+        if self.is_over() {
+            self.say_goodbye();
+            return Round::Over(Ended::Clean);
+        }
+        if progress { Round::Progress } else { Round::Idle }
+    }
+
+    fn work(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelFailure> {
+        let mut progress = self.take_commands(cx)?;
+        self.check_deadline(cx)?;
+        progress |= self.read(cx)?;
+        progress |= self.look_at_woken(cx);
+        progress |= self.write(cx)?;
+        Ok(progress)
+    }
+
+    fn take_commands(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelFailure> {
+        let mut progress = false;
+        while let Poll::Ready(Some(command)) = self.commands.poll_recv(cx) {
+            progress = true;
+            match command {
+                Command::Open(opening) => self.open(opening),
+                Command::Recheck(patience) => self.recheck(patience),
+                Command::Drain => self.drain(Instant::now()),
+                Command::Abort => return Err(TunnelFailure::Aborted),
+            }
+        }
+        Ok(progress)
+    }
+
+    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), TunnelFailure> {
+        loop {
+            // Deadlines mostly move away; the timer is only set again when one comes nearer, or when it has fired.
+            let deadline = self.deadline();
+            if deadline < self.timer_at {
+                self.set_timer(deadline);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if self.tunnel.deadline().is_some_and(|at| at <= now) {
+                self.tunnel.handle_timeout(now).map_err(TunnelFailure::Machine)?;
+            }
+            if self.unused_deadline().is_some_and(|at| at <= now) {
+                self.drain(now);
+            }
+            let deadline = self.deadline();
+            self.set_timer(deadline);
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let nearest = [self.tunnel.deadline(), self.unused_deadline()].into_iter().flatten().min();
+        nearest.unwrap_or_else(|| Instant::now() + NO_DEADLINE)
+    }
+
+    fn unused_deadline(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Client(client) if !self.draining => self.unused_since.map(|since| since + client.unused_release),
+            _ => None,
+        }
+    }
+
+    fn set_timer(&mut self, at: Instant) {
+        self.timer_at = at;
+        self.timer.as_mut().reset(at.into());
+    }
+
+    /// Nothing new from now on. Connections that are on their way to this tunnel find another one.
+    fn drain(&mut self, now: Instant) {
+        self.draining = true;
+        self.load.limit_to(0);
+        self.tunnel.shutdown(now);
+    }
+
+    // --- from the tunnel's socket ---
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelFailure> {
+        match self.socket.poll_read_ready(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(ready) => ready.map_err(TunnelFailure::Socket)?,
+        }
+        let mut reading = scratch::take_reading();
+        let outcome = self.read_into(&mut reading);
+        scratch::give_reading(reading);
+        outcome
+    }
+
+    fn read_into(&mut self, reading: &mut Reading) -> Result<bool, TunnelFailure> {
+        self.tunnel.prepare(&mut reading.inbox);
+        let room = reading.inbox.room();
+        let asked = room.len();
+        let n = match self.socket.try_read(room) {
+            Ok(0) => return Err(TunnelFailure::PeerClosed),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) => return Err(TunnelFailure::Socket(e)),
+        };
+        if n < asked {
+            // The socket is drained: saying so now saves the read that would only find that out.
+            let _ = self.socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
+        reading.inbox.fill(n);
+        let received = self.tunnel.receive(Instant::now(), &mut reading.inbox, &mut reading.events);
+        self.authenticate();
+        self.dispatch(reading);
+        received.map_err(TunnelFailure::Machine)?;
+        Ok(true)
+    }
+
+    /// Once the handshake is complete, a server knows whom it serves.
+    fn authenticate(&mut self) {
+        if let Role::Server(server) = &mut self.role
+            && self.tunnel.is_established()
+            && matches!(server, ServerRole::Unauthenticated(_))
+            && let ServerRole::Unauthenticated(serve) = std::mem::replace(server, ServerRole::Changing)
+        {
+            *server = ServerRole::Serving(serve(&self.tunnel));
+        }
+    }
+
+    fn dispatch(&mut self, reading: &mut Reading) {
+        let mut run_of = None;
+        for event in std::mem::take(&mut reading.events) {
+            // Payload of one stream that arrived in several records or frames is passed on in one piece.
+            if let Event::Data { id, range, end } = event {
+                if run_of != Some(id) {
+                    self.deliver(run_of.replace(id), reading, End::No);
+                }
+                reading.run.push(range);
+                if end.is_end() {
+                    self.deliver(run_of.take(), reading, End::Yes);
+                }
+                continue;
+            }
+            self.deliver(run_of.take(), reading, End::No);
+            self.on_event(event);
+        }
+        self.deliver(run_of.take(), reading, End::No);
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Request { id, request, end } => self.on_request(id, &request, end),
+            Event::Response { id, response, end } => self.on_response(id, response.status, end),
+            Event::Reset { id, reason, by } => self.on_reset(id, reason, by),
+            Event::SendWindow { id: Some(id) } => {
+                if let Some(&slot) = self.by_id.get(&id) {
+                    self.unblock(slot);
+                }
+            }
+            Event::SendWindow { id: None } => {
+                let blocked: Vec<usize> =
+                    self.streams.iter().filter(|(_, s)| s.send == SendHalf::Blocked).map(|(slot, _)| slot).collect();
+                blocked.into_iter().for_each(|slot| self.unblock(slot));
+            }
+            Event::SettingsChanged => {
+                if let Some(limit) = self.tunnel.peer_max_streams() {
+                    self.load.limit_to(limit);
+                }
+                self.retry_waiting();
+            }
+            // The machine refuses new streams from now on; those that were not served come back as resets.
+            Event::GoingAway { .. } => self.load.limit_to(0),
+            Event::Data { .. } => {} // handled by the caller
+        }
+    }
+
+    /// Passes a run of payload on to its app.
+    fn deliver(&mut self, id: Option<StreamId>, reading: &mut Reading, end: End) {
+        let Some(id) = id else { return };
+        let received: usize = reading.run.iter().map(ExactSizeIterator::len).sum();
+        let Some(&slot) = self.by_id.get(&id) else {
+            // The app is gone already; the connection's window is everybody's.
+            self.tunnel.credit(id, received);
+            reading.run.clear();
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        if end.is_end() {
+            stream.receive = ReceiveHalf::Ending;
+        }
+        let outcome = stream.deliver(&reading.run, &reading.inbox);
+        reading.run.clear();
+        self.after_delivery(slot, outcome);
+    }
+
+    fn after_delivery(&mut self, slot: usize, outcome: io::Result<usize>) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        match outcome {
+            Ok(taken) => {
+                self.tunnel.credit(stream.id, taken);
+                count(&self.role, stream, taken, Flow::ToApp);
+                if stream.is_complete() {
+                    self.finish(slot, Outcome::Complete);
+                }
+            }
+            Err(error) => self.app_failed(slot, &error),
+        }
+    }
+
+    // --- streams ---
+
+    fn open(&mut self, opening: Box<Opening>) {
+        match self.tunnel.open(&opening.authority, &opening.headers()) {
+            Ok(id) => {
+                self.insert(id, Stage::Requested(opening));
+            }
+            Err(OpenError::StreamLimit) if self.waiting.len() < MAX_WAITING => self.waiting.push_back(opening),
+            Err(error) => self.move_on(opening, &error.to_string()),
+        }
+    }
+
+    /// A connection that this tunnel will not carry goes to another one, or fails.
+    fn move_on(&mut self, mut opening: Box<Opening>, error: &str) {
+        self.load.release();
+        match (&self.role, opening.moves_left.checked_sub(1)) {
+            (Role::Client(client), Some(left)) => {
+                opening.moves_left = left;
+                client.pool.place(opening);
+            }
+            _ => opening.fail(ResponseFlag::H2HandshakeFailure, format!("h2 failed: {error}")),
+        }
+    }
+
+    fn retry_waiting(&mut self) {
+        for _ in 0..self.waiting.len() {
+            if let Some(opening) = self.waiting.pop_front() {
+                self.open(opening);
+            }
+        }
+    }
+
+    fn insert(&mut self, id: StreamId, stage: Stage) -> usize {
+        self.unused_since = None;
+        let entry = self.streams.vacant_entry();
+        let slot = entry.key();
+        // Slots are dense and bounded by the stream limit.
+        let (slot_waker, waker) = self.ready.waker(u32::try_from(slot).unwrap_or(u32::MAX));
+        entry.insert(AppStream {
+            id,
+            stage,
+            meter: None,
+            socket: None,
+            permit: None,
+            spill: Vec::new(),
+            spill_taken: 0,
+            prologue: 0,
+            send: SendHalf::Waiting,
+            receive: ReceiveHalf::Open,
+            slot: slot_waker,
+            waker,
+        });
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    fn on_request(&mut self, id: StreamId, request: &Request, end: End) {
+        let Role::Server(ServerRole::Serving(tunnel)) = &self.role else {
+            self.tunnel.reset(id, Reason::REFUSED_STREAM);
+            return;
+        };
+        let answer = tunnel.answer(request);
+        self.load.take();
+        let slot = self.insert(id, Stage::Preparing(answer));
+        if let Some(stream) = self.streams.get_mut(slot) {
+            if end.is_end() {
+                stream.receive = ReceiveHalf::Ending;
+            }
+            stream.waker.wake_by_ref();
+        }
+    }
+
+    fn on_response(&mut self, id: StreamId, status: u16, end: End) {
+        let Some(&slot) = self.by_id.get(&id) else { return };
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) else { return };
+        if status != 200 {
+            self.tunnel.reset(id, Reason::CANCEL);
+            self.remove(slot);
+            let name = http_status_name(status);
+            return opening.fail(ResponseFlag::Connect, format!("http status: {status} {name}").trim_end().to_owned());
+        }
+        let Opening { app, meter, socket, permit, .. } = *opening;
+        stream.meter = Some(meter);
+        stream.socket = Some(socket);
+        stream.permit = Some(permit);
+        if end.is_end() {
+            stream.receive = ReceiveHalf::Ending;
+        }
+        match TcpStream::from_std(app) {
+            Ok(app) => self.carry(slot, app),
+            Err(error) => self.app_failed(slot, &error),
+        }
+    }
+
+    fn on_answer(&mut self, slot: usize, answer: Answer) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let id = stream.id;
+        match answer {
+            Answer::Refuse(status) => {
+                // Errors mean that the client has given up already.
+                let _ = self.tunnel.respond(id, status, &[], End::Yes);
+                self.tunnel.reset(id, Reason::NO_ERROR);
+                self.remove(slot);
+            }
+            Answer::Accept(accepted) => {
+                let Accepted { app, permit, decided_on, meter, headers, prologue } = *accepted;
+                stream.meter = Some(meter);
+                stream.permit = Some(permit);
+                stream.prologue = prologue.len();
+                let early = std::mem::replace(&mut stream.spill, prologue);
+                stream.spill.extend_from_slice(&early);
+                let headers: Vec<_> = headers.iter().map(|(name, value)| Header::new(name, value)).collect();
+                let _ = self.tunnel.respond(id, 200, &headers, End::No);
+                self.carry(slot, app);
+                if let Role::Server(ServerRole::Serving(tunnel)) = &self.role
+                    && !tunnel.is_current(decided_on)
+                {
+                    self.recheck_one(slot, Patience::Wait);
+                }
+            }
+        }
+    }
+
+    /// From now on bytes flow.
+    fn carry(&mut self, slot: usize, app: TcpStream) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        stream.stage = Stage::Open(app);
+        stream.send = SendHalf::Queued;
+        self.ring.push_back(slot);
+        let outcome = stream.flush_spill();
+        self.after_delivery(slot, outcome);
+    }
+
+    fn on_reset(&mut self, id: StreamId, reason: Reason, by: ResetBy) {
+        let Some(&slot) = self.by_id.get(&id) else { return };
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let unprocessed = by == ResetBy::PeerGoingAway || reason == Reason::REFUSED_STREAM;
+        match std::mem::replace(&mut stream.stage, Stage::Closing) {
+            Stage::Requested(opening) if unprocessed => {
+                self.forget(slot);
+                self.move_on(opening, &format!("stream refused by peer: {reason}"));
+            }
+            Stage::Requested(opening) => {
+                self.remove(slot);
+                opening.fail(ResponseFlag::H2HandshakeFailure, format!("h2 failed: stream reset by peer: {reason}"));
+            }
+            Stage::Open(app) if reason == Reason::NO_ERROR && stream.receive != ReceiveHalf::Open => {
+                // The peer has said everything and wants nothing more: in order (RFC 9113 §8.1).
+                stream.stage = Stage::Open(app);
+                stream.send = SendHalf::Ended;
+                if stream.is_complete() {
+                    self.finish(slot, Outcome::Complete);
+                }
+            }
+            Stage::Open(app) => {
+                abort_on_close(&app);
+                drop(app);
+                self.finish(slot, Outcome::Reset { by: self.peer_side() });
+            }
+            Stage::Preparing(_) | Stage::Closing => drop(self.remove(slot)),
+        }
+    }
+
+    fn unblock(&mut self, slot: usize) {
+        if let Some(stream) = self.streams.get_mut(slot)
+            && stream.send == SendHalf::Blocked
+        {
+            stream.send = SendHalf::Queued;
+            self.ring.push_back(slot);
+        }
+    }
+
+    fn look_at_woken(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.ready.take(cx.waker(), &mut woken);
+        let progress = !woken.is_empty();
+        for slot in woken.drain(..) {
+            self.look_at(slot as usize);
+        }
+        self.woken = woken;
+        progress
+    }
+
+    fn look_at(&mut self, slot: usize) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        stream.slot.rearm();
+        match &mut stream.stage {
+            Stage::Preparing(answer) => {
+                let mut cx = Context::from_waker(&stream.waker);
+                if let Poll::Ready(answer) = answer.as_mut().poll(&mut cx) {
+                    self.on_answer(slot, answer);
+                }
+            }
+            Stage::Open(_) => {
+                if stream.send == SendHalf::Waiting {
+                    stream.send = SendHalf::Queued;
+                    self.ring.push_back(slot);
+                }
+                if !stream.spill.is_empty() {
+                    let outcome = stream.flush_spill();
+                    self.after_delivery(slot, outcome);
+                }
+            }
+            Stage::Requested(_) | Stage::Closing => {}
+        }
+    }
+
+    /// The app's socket failed: the peer learns that the connection was aborted (RFC 9113 §8.5).
+    fn app_failed(&mut self, slot: usize, error: &io::Error) {
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        if let Stage::Open(app) = &stream.stage {
+            abort_on_close(app);
+        }
+        self.tunnel.reset(stream.id, Reason::CONNECT_ERROR);
+        let outcome = if copy::is_reset(error) {
+            Outcome::Reset { by: self.app_side() }
+        } else {
+            Outcome::Failed { flag: ResponseFlag::Connect, error: format!("io error: {error}") }
+        };
+        self.finish(slot, outcome);
+    }
+
+    /// Checks all permits again and aborts what is no longer allowed.
+    fn recheck(&mut self, patience: Patience) {
+        let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| self.recheck_one(slot, patience));
+    }
+
+    fn recheck_one(&mut self, slot: usize, patience: Patience) {
+        let Role::Server(ServerRole::Serving(tunnel)) = &self.role else { return };
+        let Some(stream) = self.streams.get_mut(slot) else { return };
+        let Some(permit) = &stream.permit else { return };
+        let Err(outcome) = tunnel.recheck(permit, patience) else { return };
+        if let Stage::Open(app) = &stream.stage {
+            abort_on_close(app);
+        }
+        self.tunnel.reset(stream.id, Reason::CANCEL);
+        self.finish(slot, outcome);
+    }
+
+    /// Records the end of a stream and forgets it.
+    fn finish(&mut self, slot: usize, outcome: Outcome) {
+        if let Some(mut stream) = self.remove(slot)
+            && let Some(meter) = stream.meter.take()
+        {
+            meter.finish(outcome);
+        }
+    }
+
+    /// Takes a stream out and frees its place for another connection.
+    fn remove(&mut self, slot: usize) -> Option<AppStream> {
+        let stream = self.forget(slot)?;
+        self.load.release();
+        self.retry_waiting();
+        if self.streams.is_empty() {
+            self.unused_since = Some(Instant::now());
+        }
+        Some(stream)
+    }
+
+    /// Takes a stream out.
+    fn forget(&mut self, slot: usize) -> Option<AppStream> {
+        let stream = self.streams.try_remove(slot)?;
+        self.by_id.remove(&stream.id);
+        if stream.send == SendHalf::Queued {
+            self.ring.retain(|other| *other != slot);
+        }
+        Some(stream)
+    }
+
+    // --- to the tunnel's socket ---
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelFailure> {
+        let mut progress = false;
+        if let Some(mut outbox) = self.unsent.take() {
+            progress |= self.send(cx, &mut outbox)?;
+            if !outbox.is_empty() {
+                self.unsent = Some(outbox);
+                return Ok(progress);
+            }
+            scratch::give_outbox(outbox);
+        }
+        if self.ring.is_empty() && !self.tunnel.has_transmit() {
+            return Ok(progress);
+        }
+        let mut outbox = scratch::take_outbox();
+        progress |= self.gather(&mut outbox);
+        let sent =
+            self.tunnel.seal(&mut outbox).map_err(TunnelFailure::Machine).and_then(|()| self.send(cx, &mut outbox));
+        if sent.is_ok() && !outbox.is_empty() {
+            self.unsent = Some(outbox);
+        } else {
+            outbox.clear();
+            scratch::give_outbox(outbox);
+        }
+        Ok(sent? || progress)
+    }
+
+    /// Fills a batch from the streams whose turn it is.
+    fn gather(&mut self, outbox: &mut Outbox) -> bool {
+        let mut progress = false;
+        while outbox.room() >= MIN_SHARE
+            && let Some(slot) = self.ring.pop_front()
+        {
+            let Some(stream) = self.streams.get_mut(slot) else { continue };
+            let share = (outbox.room() / (self.ring.len() + 1)).max(MIN_SHARE);
+            let mut moved = 0;
+            let pumped = stream.pump(&mut self.tunnel, outbox, share, &mut moved);
+            progress |= moved > 0;
+            count(&self.role, stream, moved, Flow::ToPeer);
+            stream.send = match pumped {
+                Pumped::More => {
+                    self.ring.push_back(slot);
+                    SendHalf::Queued
+                }
+                Pumped::Full => {
+                    self.ring.push_front(slot);
+                    stream.send = SendHalf::Queued;
+                    break;
+                }
+                Pumped::Waiting => SendHalf::Waiting,
+                Pumped::Blocked => SendHalf::Blocked,
+                Pumped::Ended => SendHalf::Ended,
+                Pumped::Failed(error) => {
+                    stream.send = SendHalf::Waiting;
+                    self.app_failed(slot, &error);
+                    continue;
+                }
+            };
+            if stream.is_complete() {
+                self.finish(slot, Outcome::Complete);
+            }
+        }
+        progress
+    }
+
+    /// Sends what is sealed, as far as the socket takes it. Returns whether any of it went.
+    fn send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Result<bool, TunnelFailure> {
+        let mut progress = false;
+        while !outbox.unsent().is_empty() {
+            match self.socket.poll_write_ready(cx) {
+                Poll::Pending => break,
+                Poll::Ready(ready) => ready.map_err(TunnelFailure::Socket)?,
+            }
+            match self.socket.try_write(outbox.unsent()) {
+                Ok(n) => {
+                    outbox.advance(n);
+                    progress = true;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(TunnelFailure::Socket(e)),
+            }
+        }
+        Ok(progress)
+    }
+
+    // --- the end ---
+
+    /// Which end of the user's connection the app at this tunnel's end is.
+    fn app_side(&self) -> mesh::End {
+        match self.role {
+            Role::Client(_) => mesh::End::Client,
+            Role::Server(_) => mesh::End::Server,
+        }
+    }
+
+    fn peer_side(&self) -> mesh::End {
+        match self.role {
+            Role::Client(_) => mesh::End::Server,
+            Role::Server(_) => mesh::End::Client,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.streams.is_empty()
+            && self.waiting.is_empty()
+            && self.unsent.is_none()
+            && (self.draining || self.tunnel.is_going_away() || self.tunnel.is_peer_closed())
+            && (self.tunnel.is_drained() || self.tunnel.is_peer_closed() || !self.tunnel.is_established())
+            && !self.tunnel.has_transmit()
+    }
+
+    fn abort_streams(&mut self, outcome: impl Fn() -> Outcome) {
+        let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let Some(stream) = self.streams.get_mut(slot) else { continue };
+            self.tunnel.reset(stream.id, Reason::CANCEL);
+            match std::mem::replace(&mut stream.stage, Stage::Closing) {
+                Stage::Open(app) => abort_on_close(&app),
+                Stage::Requested(opening) => {
+                    abort_on_close(&opening.app);
+                    opening.meter.finish(outcome());
+                }
+                Stage::Preparing(_) | Stage::Closing => {}
+            }
+            self.finish(slot, outcome());
+        }
+    }
+
+    /// The tunnel cannot go on: its streams end as failed, and the peer is told as far as that is possible.
+    fn fail(&mut self, failure: TunnelFailure) -> Ended {
+        let established = self.tunnel.is_established();
+        let flag = match (&failure, established) {
+            (TunnelFailure::Machine(TunnelError::Http2(_)), true) => ResponseFlag::H2HandshakeFailure,
+            (TunnelFailure::Machine(TunnelError::Tls(_) | TunnelError::HandshakeTimeout), false) => {
+                ResponseFlag::TlsFailure
+            }
+            _ => ResponseFlag::Connect,
+        };
+        let error = format!("io error: {failure}");
+        let outcome = || match &failure {
+            TunnelFailure::Aborted => Outcome::Drained,
+            _ => Outcome::Failed { flag, error: error.clone() },
+        };
+        self.abort_streams(outcome);
+        while let Some(opening) = self.waiting.pop_front() {
+            opening.fail(flag, error.clone());
+        }
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Open(opening) = command {
+                opening.fail(flag, error.clone());
+            }
+        }
+        self.say_goodbye();
+        if established { Ended::Failed(failure) } else { Ended::Handshake(failure) }
+    }
+
+    /// One try to send what the machine still has to say; a socket that is full or gone gets nothing more.
+    fn say_goodbye(&mut self) {
+        let mut outbox = self.unsent.take().unwrap_or_else(scratch::take_outbox);
+        self.tunnel.close(Reason::NO_ERROR, &mut outbox);
+        let _ = self.socket.try_write(outbox.unsent());
+        outbox.clear();
+        scratch::give_outbox(outbox);
+    }
+}
+
+impl Future for Driver {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        for _ in 0..ROUNDS {
+            match self.round(cx) {
+                Round::Progress => {}
+                Round::Idle => return Poll::Pending,
+                Round::Over(ended) => return Poll::Ready(ended),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Which way bytes went, as seen from the tunnel.
+#[derive(Clone, Copy)]
+enum Flow {
+    ToApp,
+    ToPeer,
+}
+
+/// Counts bytes for the connection's record: upstream is from the client that opened the connection.
+fn count(role: &Role, stream: &mut AppStream, bytes: usize, flow: Flow) {
+    if let Some(meter) = &mut stream.meter
+        && bytes > 0
+    {
+        match (role, flow) {
+            (Role::Client(_), Flow::ToPeer) | (Role::Server(_), Flow::ToApp) => meter.upstream(bytes as u64),
+            (Role::Client(_), Flow::ToApp) | (Role::Server(_), Flow::ToPeer) => meter.downstream(bytes as u64),
+        }
+    }
+}
+
+/// The name of a status that ztunnels answer with (RFC 9110 §15).
+fn http_status_name(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "",
+    }
+}

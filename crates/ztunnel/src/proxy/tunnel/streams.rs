@@ -1,0 +1,238 @@
+//! The app side of a tunnel's streams: sockets, and bytes that a socket did not take yet.
+//!
+//! Invariant: what is read from a socket is framed at once, and only while there is room for it; what came for a socket
+//! is credited to flow control only once the socket has taken it, so that [`AppStream::spill`] is bounded by the
+//! stream's receive window.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use hbone::h2::StreamId;
+use hbone::{Inbox, Outbox, Tunnel};
+use mesh::Permit;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::ready::SlotWaker;
+use super::{Answer, Opening};
+use crate::telemetry::{Meter, SocketGuard};
+
+/// Ranges written with one system call; more payload than a batch of small frames rarely has.
+const VECTORED: usize = 64;
+
+/// One stream and the socket it belongs to.
+pub(super) struct AppStream {
+    pub(super) id: StreamId,
+    pub(super) stage: Stage,
+    /// Counts and in the end records the connection. A server's stream has one once its request is accepted.
+    pub(super) meter: Option<Meter>,
+    /// Counts a captured socket as open; a server's streams are not sockets of their own.
+    pub(super) socket: Option<SocketGuard>,
+    /// Checked again when policies change.
+    pub(super) permit: Option<Box<Permit>>,
+    /// Received and not taken by the socket yet, from `spill_taken` on.
+    pub(super) spill: Vec<u8>,
+    pub(super) spill_taken: usize,
+    /// Bytes of the spill that are ours (a PROXY header) and so not the peer's to be credited.
+    pub(super) prologue: usize,
+    pub(super) send: SendHalf,
+    pub(super) receive: ReceiveHalf,
+    pub(super) slot: Arc<SlotWaker>,
+    pub(super) waker: Waker,
+}
+
+/// How far a stream has come.
+pub(super) enum Stage {
+    /// Server: the request is being decided, and the app dialled.
+    Preparing(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// Client: the request has been sent, the answer not received.
+    Requested(Box<Opening>),
+    /// Bytes flow.
+    Open(TcpStream),
+    /// Being taken apart; never seen between two events.
+    Closing,
+}
+
+/// App to peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SendHalf {
+    /// In the ring of streams that may have something to send.
+    Queued,
+    /// Waiting for the app, whose socket wakes us.
+    Waiting,
+    /// Waiting for flow control.
+    Blocked,
+    /// END_STREAM has been sent, or is not wanted any more.
+    Ended,
+}
+
+/// Peer to app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReceiveHalf {
+    /// More may come.
+    Open,
+    /// The peer has ended; the spill has to be written first.
+    Ending,
+    /// The app has been told.
+    Ended,
+}
+
+/// What came of a try to send.
+pub(super) enum Pumped {
+    /// There may be more.
+    More,
+    /// The app has nothing; its socket will wake us.
+    Waiting,
+    /// Flow control has no room.
+    Blocked,
+    /// The batch is full.
+    Full,
+    /// The app has ended its direction and the peer has been told.
+    Ended,
+    /// The app's socket failed.
+    Failed(io::Error),
+}
+
+impl AppStream {
+    /// Whether both directions have ended in order.
+    pub(super) fn is_complete(&self) -> bool {
+        self.send == SendHalf::Ended && self.receive == ReceiveHalf::Ended
+    }
+
+    fn app(&self) -> Option<&TcpStream> {
+        match &self.stage {
+            Stage::Open(app) => Some(app),
+            Stage::Preparing(_) | Stage::Requested(_) | Stage::Closing => None,
+        }
+    }
+
+    /// Moves up to `limit` bytes from the app into frames. Adds the number of bytes moved to `moved`.
+    pub(super) fn pump(&self, tunnel: &mut Tunnel, outbox: &mut Outbox, limit: usize, moved: &mut usize) -> Pumped {
+        let Some(app) = self.app() else { return Pumped::Waiting };
+        let mut cx = Context::from_waker(&self.waker);
+        match app.poll_read_ready(&mut cx) {
+            Poll::Pending => return Pumped::Waiting,
+            Poll::Ready(Err(e)) => return Pumped::Failed(e),
+            Poll::Ready(Ok(())) => {}
+        }
+        let mut asked = 0;
+        let read = tunnel.send_data(self.id, limit, outbox, |places| {
+            asked = places.iter().map(|p| p.len()).sum();
+            app.try_io(Interest::READABLE, || rustix::io::readv(app, places).map_err(io::Error::from))
+        });
+        match read {
+            None if tunnel.send_capacity(self.id) == 0 => Pumped::Blocked,
+            None => Pumped::Full,
+            Some(Ok(0)) => match tunnel.end(self.id, outbox) {
+                Ok(()) | Err(_) => Pumped::Ended, // an error means that the stream is gone, which ends it as well
+            },
+            Some(Ok(n)) => {
+                *moved += n;
+                if n == asked {
+                    return Pumped::More;
+                }
+                // The socket is drained: saying so now saves the read that would only find that out.
+                let _ = app.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                self.wait_readable(app)
+            }
+            Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => self.wait_readable(app),
+            Some(Err(e)) => Pumped::Failed(e),
+        }
+    }
+
+    fn wait_readable(&self, app: &TcpStream) -> Pumped {
+        match app.poll_read_ready(&mut Context::from_waker(&self.waker)) {
+            Poll::Pending => Pumped::Waiting,
+            Poll::Ready(Ok(())) => Pumped::More,
+            Poll::Ready(Err(e)) => Pumped::Failed(e),
+        }
+    }
+
+    /// Passes payload on to the app; what the app does not take is kept. Returns how much the app took.
+    pub(super) fn deliver(&mut self, ranges: &[Range<usize>], inbox: &Inbox) -> io::Result<usize> {
+        let mut taken = 0;
+        if self.spill.is_empty()
+            && let Some(app) = self.app()
+        {
+            taken = write_ranges(app, ranges, inbox)?;
+        }
+        let mut skip = taken;
+        for range in ranges {
+            let bytes = inbox.payload(range.clone());
+            let rest = bytes.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(bytes.len());
+            self.spill.extend_from_slice(rest);
+        }
+        // What was kept is written when the socket says that it has room; asking makes it say so.
+        Ok(taken + self.flush_spill()?)
+    }
+
+    /// Writes what is kept, as far as the app takes it, and tells the app about the peer's end after it. Returns how
+    /// many bytes of the peer's the app took.
+    pub(super) fn flush_spill(&mut self) -> io::Result<usize> {
+        let Stage::Open(app) = &self.stage else { return Ok(0) };
+        let mut cx = Context::from_waker(&self.waker);
+        let mut taken = 0;
+        while self.spill_taken < self.spill.len() {
+            match app.poll_write_ready(&mut cx) {
+                Poll::Pending => break,
+                Poll::Ready(ready) => ready?,
+            }
+            match app.try_write(&self.spill[self.spill_taken..]) {
+                Ok(n) => {
+                    self.spill_taken += n;
+                    let ours = n.min(self.prologue);
+                    self.prologue -= ours;
+                    taken += n - ours;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if self.spill_taken == self.spill.len() && !self.spill.is_empty() {
+            self.spill = Vec::new();
+            self.spill_taken = 0;
+        }
+        if self.spill.is_empty() && self.receive == ReceiveHalf::Ending {
+            self.receive = ReceiveHalf::Ended;
+            match SockRef::from(app).shutdown(Shutdown::Write) {
+                Err(e) if e.kind() != io::ErrorKind::NotConnected => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(taken)
+    }
+}
+
+fn write_ranges(app: &TcpStream, ranges: &[Range<usize>], inbox: &Inbox) -> io::Result<usize> {
+    let mut taken = 0;
+    for ranges in ranges.chunks(VECTORED) {
+        let mut slices = [IoSlice::new(&[]); VECTORED];
+        let mut wanted = 0;
+        for (slice, range) in slices.iter_mut().zip(ranges) {
+            let bytes = inbox.payload(range.clone());
+            wanted += bytes.len();
+            *slice = IoSlice::new(bytes);
+        }
+        if wanted == 0 {
+            continue;
+        }
+        match app.try_write_vectored(&slices[..ranges.len()]) {
+            Ok(n) => {
+                taken += n;
+                if n < wanted {
+                    break;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(taken)
+}

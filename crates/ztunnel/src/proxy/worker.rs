@@ -1,0 +1,83 @@
+//! The worker threads of the data plane.
+//!
+//! Each worker runs a runtime of its own, so that a task never moves between threads and whatever it shares with the
+//! other tasks of its thread is never contended. Work is placed when it starts: a pod's listeners on one worker each,
+//! an accepted tunnel on the next worker in turn.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// The threads that move bytes. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    handles: Arc<[Handle]>,
+    next: Arc<AtomicUsize>,
+}
+
+/// Keeps the worker threads running; they end, with all their tasks, when this is dropped.
+#[derive(Debug)]
+pub struct WorkerThreads {
+    threads: Vec<WorkerThread>,
+}
+
+#[derive(Debug)]
+struct WorkerThread {
+    /// Dropped to stop it.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` threads (at least one), named `ztunnel-0` and on (spec configuration 6).
+    ///
+    /// # Errors
+    /// If a thread or its runtime cannot be made.
+    pub fn start(count: usize) -> io::Result<(Self, WorkerThreads)> {
+        let mut handles = Vec::new();
+        let mut threads = Vec::new();
+        for i in 0..count.max(1) {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            handles.push(runtime.handle().clone());
+            let (stop, stopped) = oneshot::channel();
+            let thread = std::thread::Builder::new().name(format!("ztunnel-{i}")).spawn(move || {
+                // Either the stop was sent or its sender is gone, which means the same.
+                let _ = runtime.block_on(stopped);
+            })?;
+            threads.push(WorkerThread { stop: Some(stop), thread: Some(thread) });
+        }
+        let workers = Self { handles: handles.into(), next: Arc::default() };
+        Ok((workers, WorkerThreads { threads }))
+    }
+
+    /// The worker whose turn it is.
+    #[must_use]
+    pub fn next(&self) -> &Handle {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.handles[turn % self.handles.len()]
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.handles.len()
+    }
+}
+
+impl Drop for WorkerThreads {
+    fn drop(&mut self) {
+        for worker in &mut self.threads {
+            drop(worker.stop.take());
+        }
+        for worker in &mut self.threads {
+            if let Some(thread) = worker.thread.take() {
+                // A worker that panicked has said so already.
+                let _ = thread.join();
+            }
+        }
+    }
+}

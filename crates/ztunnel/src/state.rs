@@ -1,0 +1,92 @@
+//! The one place where the view of the mesh is swapped.
+//!
+//! Readers take a snapshot and keep it for the length of one decision; they never wait for a writer. Whoever applies
+//! the control plane's changes publishes a new view here, which wakes everybody who has to decide something again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mesh::{LocalWorkload, View, Workload};
+use tokio::sync::watch;
+
+/// How long a connection waits for something that the control plane has not announced yet (spec data-plane 17).
+pub const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The current view, shared by everybody who decides something.
+#[derive(Debug, Clone)]
+pub struct Views(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<Versioned>,
+    version: watch::Sender<u64>,
+}
+
+/// A view and its number.
+#[derive(Debug)]
+pub struct Versioned {
+    /// The view.
+    pub view: View,
+    /// Counts publications; equal versions are the same view.
+    pub version: u64,
+}
+
+impl Views {
+    /// Starts with `view` as version 0.
+    #[must_use]
+    pub fn new(view: View) -> Self {
+        let current = ArcSwap::from_pointee(Versioned { view, version: 0 });
+        Self(Arc::new(Shared { current, version: watch::Sender::new(0) }))
+    }
+
+    /// The view of this moment.
+    #[must_use]
+    pub fn current(&self) -> Arc<Versioned> {
+        self.0.current.load_full()
+    }
+
+    /// Version of the view of this moment.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.0.current.load().version
+    }
+
+    /// Replaces the view. There is one publisher, so that versions only grow.
+    pub fn publish(&self, view: View) {
+        let version = self.version() + 1;
+        self.0.current.store(Arc::new(Versioned { view, version }));
+        self.0.version.send_replace(version);
+    }
+
+    /// Tells about every later publication; several may be told as one.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.version.subscribe()
+    }
+
+    /// Asks `look` about every view until it has an answer, at most [`ANNOUNCEMENT_TIMEOUT`] long.
+    pub async fn wait_for<T>(&self, mut look: impl FnMut(&View) -> Option<T>) -> Option<T> {
+        // Subscribed before the first look, so that no publication falls in between.
+        let mut changes = self.changes();
+        let answer = async {
+            loop {
+                if let Some(found) = look(&self.current().view) {
+                    return Some(found);
+                }
+                if changes.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, answer).await.ok().flatten()
+    }
+
+    /// The workload that a proxy instance stands for; waits for its announcement.
+    pub async fn local(&self, local: &LocalWorkload) -> Option<Arc<Workload>> {
+        if let Some(workload) = self.current().view.local(local) {
+            return Some(Arc::clone(workload));
+        }
+        self.wait_for(|view| view.local(local).cloned()).await
+    }
+}

@@ -1,0 +1,128 @@
+//! What the outside gets to see of connections: one log line and the counters of each, and the log of everything else.
+//!
+//! The data path holds a [`Meter`] per connection and a [`SocketGuard`] per accepted socket, both counting down when
+//! dropped, so that no connection ends unrecorded. Nothing here waits: not for the log's output, nor for a scrape.
+//!
+//! Not here: serving any of it (`admin`), and what the values mean (`mesh::account`).
+
+mod access_log;
+pub mod logging;
+mod meter;
+pub mod metrics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use mesh::authorize::{Deciding, Verdict};
+use mesh::{Direction, Flow, Record, Reporter, ResponseFlag};
+use tracing::Level;
+
+use logging::Logging;
+pub use meter::{Meter, SocketGuard};
+use metrics::{Metrics, Series};
+
+/// How prominent decisions of authorization policies are in the log (spec data-plane 13.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PolicyLogging {
+    /// For debugging.
+    #[default]
+    Debug,
+    /// Always (`AUTHZ_POLICY_INFO_LOGGING=true`).
+    Info,
+}
+
+/// The handle by which the rest of the process tells what happens. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Telemetry(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    metrics: Arc<Metrics>,
+    logging: Logging,
+    policies: PolicyLogging,
+}
+
+impl Telemetry {
+    /// Telemetry that counts in `metrics` and writes to `logging`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, logging: Logging, policies: PolicyLogging) -> Self {
+        Self(Arc::new(Shared { metrics, logging, policies }))
+    }
+
+    /// Everything that is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Counts a connection as opened. Its record is made when the meter is finished or dropped.
+    pub fn open(&self, flow: Arc<Flow>) -> Meter {
+        let series = self.0.metrics.series(&flow);
+        series.opened();
+        if self.0.logging.logs_access(Level::DEBUG) {
+            self.0.logging.write(|out| access_log::opened(out, self.0.logging.format(), SystemTime::now(), &flow));
+        }
+        Meter::new(self.clone(), flow, series)
+    }
+
+    /// Counts an accepted socket for as long as the guard lives.
+    #[must_use]
+    pub fn socket(&self, reporter: Reporter) -> SocketGuard {
+        SocketGuard::new(self.0.metrics.sockets(reporter).clone())
+    }
+
+    /// Tells of a connection that ended before it was known who talks to whom, or what about.
+    ///
+    /// `error` is the wording of the log; `flag` is what the existing ztunnel does not say, a metric's label.
+    pub fn early_denial(
+        &self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        direction: Direction,
+        flag: ResponseFlag,
+        error: &str,
+    ) {
+        self.0.metrics.denied_early(direction, flag);
+        if self.0.logging.logs_access(Level::WARN) {
+            let denial = access_log::Denial { source, destination, direction, error };
+            self.0.logging.write(|out| denial.write(out, self.0.logging.format(), SystemTime::now()));
+        }
+    }
+
+    /// Tells what authorization policies said of a connection, if they were asked (spec data-plane 13.3).
+    pub fn policy_decision(&self, verdict: Option<&Verdict>) {
+        let Some(verdict) = verdict else { return };
+        for name in &verdict.skipped {
+            tracing::warn!(target: POLICIES, "skipping unknown policy {name}");
+        }
+        for hit in &verdict.dry_run {
+            self.decision(hit.as_str(), hit.deciding());
+        }
+        self.decision(verdict.decision.as_str(), verdict.decision.deciding());
+    }
+
+    fn decision(&self, wording: &str, deciding: Option<&Deciding>) {
+        // The macros evaluate a field only if somebody reads it, and leave out absent ones.
+        let policy = || deciding.map(ToString::to_string);
+        match self.0.policies {
+            PolicyLogging::Debug => tracing::debug!(target: POLICIES, policy = policy(), "{wording}"),
+            PolicyLogging::Info => tracing::info!(target: POLICIES, policy = policy(), "{wording}"),
+        }
+    }
+
+    fn record(&self, series: &Series, record: &Record) {
+        series.closed(record.outcome.flag());
+        if self.0.logging.logs_access(access_log::level(record)) {
+            self.0.logging.write(|out| access_log::complete(out, self.0.logging.format(), SystemTime::now(), record));
+        }
+    }
+}
+
+/// Target of what policies decide.
+const POLICIES: &str = "ztunnel::authz";
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The access log: one line per connection, with the fields that operators and their tools know, in their order (spec
+//! admin-and-telemetry 4, data-plane 19.2). What is not known is absent. Additions come after the existing fields.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use mesh::{Direction, Flow, Party, Record};
+use tracing::Level;
+
+use super::logging::{ACCESS, Format, Line, Value};
+
+/// The level of a record's line.
+pub(super) fn level(record: &Record) -> Level {
+    if record.outcome.error().is_some() { Level::ERROR } else { Level::INFO }
+}
+
+/// A connection that opened.
+pub(super) fn opened(out: &mut String, format: Format, at: SystemTime, flow: &Flow) {
+    let mut line = Line::begin(out, format, at, Level::DEBUG, ACCESS);
+    line.message(&"connection opened");
+    parties(&mut line, flow);
+    line.end();
+}
+
+/// A connection that ended.
+pub(super) fn complete(out: &mut String, format: Format, at: SystemTime, record: &Record) {
+    let mut line = Line::begin(out, format, at, level(record), ACCESS);
+    line.message(&"connection complete");
+    parties(&mut line, &record.flow);
+    line.field("bytes_sent", Value::Unsigned(record.bytes_sent()));
+    line.field("bytes_recv", Value::Unsigned(record.bytes_recv()));
+    line.field("duration", Value::Quoted(&format_args!("{}ms", record.duration.as_millis())));
+    line.known("error", record.outcome.error());
+    line.known("reset_by", record.outcome.reset_by().map(mesh::End::as_str));
+    line.end();
+}
+
+/// A connection that ended before it was known who talks to whom.
+pub(super) struct Denial<'a> {
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
+    pub(super) direction: Direction,
+    pub(super) error: &'a str,
+}
+
+impl Denial<'_> {
+    pub(super) fn write(&self, out: &mut String, format: Format, at: SystemTime) {
+        let mut line = Line::begin(out, format, at, Level::WARN, ACCESS);
+        line.message(&"connection failed");
+        line.field("src.addr", Value::Bare(&self.source));
+        line.field("dst.addr", Value::Bare(&self.destination));
+        line.field("direction", Value::Text(self.direction.as_str()));
+        line.field("error", Value::Text(self.error));
+        line.end();
+    }
+}
+
+/// The fields that all lines about a connection share.
+fn parties(line: &mut Line<'_>, flow: &Flow) {
+    line.field("src.addr", Value::Bare(&flow.source_address));
+    party(line, ["src.workload", "src.namespace", "src.identity", "src.cluster"], &flow.source);
+    line.field("dst.addr", Value::Bare(&flow.destination_address));
+    if let Some(authority) = &flow.hbone_authority {
+        line.field("dst.hbone_addr", Value::Bare(authority));
+    }
+    line.known("dst.service", flow.service.as_ref().map(|service| &*service.hostname));
+    party(line, ["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"], &flow.destination);
+    line.field("direction", Value::Text(flow.reporter.direction().as_str()));
+}
+
+fn party(line: &mut Line<'_>, [workload, namespace, identity, cluster]: [&str; 4], party: &Party) {
+    line.known(workload, party.pod.as_deref());
+    line.known(namespace, party.namespace.as_deref());
+    if let Some(known) = &party.identity {
+        line.field(identity, Value::Quoted(known));
+    }
+    line.known(cluster, party.cluster.as_deref());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! What the data path holds while something is open, so that its end is told exactly once.
+
+use std::sync::Arc;
+
+use mesh::{Flow, Outcome, Record, Tally};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::Instant;
+
+use super::Telemetry;
+use super::metrics::Series;
+
+/// Counts one connection's bytes and makes its one [`Record`]: when finished, or, saying that the connection was cut,
+/// when dropped before that.
+#[derive(Debug)]
+#[must_use = "a connection whose meter is dropped is on record as cut by a drain"]
+pub struct Meter {
+    telemetry: Telemetry,
+    flow: Arc<Flow>,
+    series: Arc<Series>,
+    opened: Instant,
+    tally: Tally,
+    recorded: bool,
+}
+
+impl Meter {
+    pub(super) fn new(telemetry: Telemetry, flow: Arc<Flow>, series: Arc<Series>) -> Self {
+        Self { telemetry, flow, series, opened: Instant::now(), tally: Tally::default(), recorded: false }
+    }
+
+    /// Who talks to whom.
+    #[must_use]
+    pub fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    /// Counts bytes that the server was handed.
+    pub fn upstream(&mut self, bytes: u64) {
+        self.tally.upstream_bytes += bytes;
+        self.series.received(bytes);
+    }
+
+    /// Counts bytes that the client was handed.
+    pub fn downstream(&mut self, bytes: u64) {
+        self.tally.downstream_bytes += bytes;
+        self.series.sent(bytes);
+    }
+
+    /// Puts the connection on record.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.record(outcome);
+    }
+
+    fn record(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        let (flow, tally, duration) = (Arc::clone(&self.flow), self.tally, self.opened.elapsed());
+        self.telemetry.record(&self.series, &Record { flow, tally, duration, outcome });
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.record(Outcome::Drained);
+    }
+}
+
+/// An accepted socket that is counted as open.
+#[derive(Debug)]
+pub struct SocketGuard(Gauge);
+
+impl SocketGuard {
+    pub(super) fn new(open: Gauge) -> Self {
+        open.inc();
+        Self(open)
+    }
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,151 @@
+//! How connections end: what one app does, the other sees.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+use testkit::apps::{PATIENCE, connect, serve_echo};
+use testkit::harness::Test;
+
+use super::{DEADLINE, Outcome, TwoNodes, access_lines, at, eventually, metric, two_nodes};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        two_nodes("the client may end first and still hear the server", |mesh| {
+            let (mut client, mut server) = pair(&mesh)?;
+            client.write_all(b"question")?;
+            client.shutdown(Shutdown::Write)?;
+            assert_eq!(all_of(&mut server)?, b"question");
+            server.write_all(b"answer")?;
+            drop(server);
+            assert_eq!(all_of(&mut client)?, b"answer");
+            Ok(())
+        }),
+        two_nodes("the server may end first and still hear the client", |mesh| {
+            let (mut client, mut server) = pair(&mesh)?;
+            server.write_all(b"greeting")?;
+            server.shutdown(Shutdown::Write)?;
+            assert_eq!(all_of(&mut client)?, b"greeting");
+            client.write_all(b"reply")?;
+            drop(client);
+            assert_eq!(all_of(&mut server)?, b"reply");
+            Ok(())
+        }),
+        two_nodes("a reset by the client is a reset for the server, not an end", |mesh| {
+            let (mut client, mut server) = pair(&mesh)?;
+            client.write_all(b"x")?;
+            server.read_exact(&mut [0])?;
+            reset(client)?;
+            assert_eq!(all_of(&mut server).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            mesh.zt_a.wait_for_log("reset_by=\"client\"", DEADLINE)?;
+            mesh.zt_b.wait_for_log("reset_by=\"client\"", DEADLINE)?;
+            Ok(())
+        }),
+        two_nodes("a reset by the server is a reset for the client, not an end", |mesh| {
+            let (mut client, mut server) = pair(&mesh)?;
+            client.write_all(b"x")?;
+            server.read_exact(&mut [0])?;
+            reset(server)?;
+            assert_eq!(all_of(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            mesh.zt_a.wait_for_log("reset_by=\"server\"", DEADLINE)?;
+            mesh.zt_b.wait_for_log("reset_by=\"server\"", DEADLINE)?;
+            Ok(())
+        }),
+        two_nodes("a reset passes through plain connections as well", |mesh| {
+            let listener = mesh.outside_b.run(|| TcpListener::bind("0.0.0.0:9000"))??;
+            let (mut client, server) = accepted(connect(&mesh.client, at(&mesh.outside_b, 9000))?, &listener)?;
+            reset(server)?;
+            assert_eq!(all_of(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            Ok(())
+        }),
+        two_nodes("a ztunnel that is killed is a reset for the app on the other side", |mesh| {
+            let (mut client, mut server) = pair(&mesh)?;
+            client.write_all(b"x")?;
+            server.read_exact(&mut [0])?;
+            let TwoNodes { zt_a, zt_b: _zt_b, .. } = mesh;
+            zt_a.kill()?;
+            assert_eq!(all_of(&mut server).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            Ok(())
+        }),
+        two_nodes("a port where nobody listens is a reset, with the reason in both logs", |mesh| {
+            let mut client = connect(&mesh.client, at(&mesh.server, 9999))?;
+            assert_eq!(all_of(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            mesh.zt_a.wait_for_log("error=\"http status: 503 Service Unavailable\"", DEADLINE)?;
+            mesh.zt_b.wait_for_log("error=\"connection failed: Connection refused", DEADLINE)?;
+            assert_eq!(metric(&mesh.zt_a, "istio_tcp_connections_failed_total", &["response_flags=\"CONNECT\""])?, 1);
+            Ok(())
+        }),
+        two_nodes("a slow reader does not hold up its neighbour in the same tunnel", |mesh| {
+            let (mut slow, server) = pair(&mesh)?;
+            // The server sends until nothing more fits anywhere on the way.
+            let mut server = server;
+            server.set_nonblocking(true)?;
+            let block = vec![7; 1 << 20];
+            let mut stuck = 0;
+            let mut sent: u64 = 0;
+            while stuck < 50 {
+                match server.write(&block) {
+                    Ok(n) => {
+                        sent += n as u64;
+                        stuck = 0;
+                    }
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                        stuck += 1;
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            let _echo = serve_echo(&mesh.server, 9001)?;
+            let payload = vec![9; 4 << 20];
+            let echoed = testkit::apps::exchange(&mesh.client, at(&mesh.server, 9001), &payload)?;
+            assert!(echoed == payload, "the neighbour's bytes are its own");
+            drop(server);
+            let received = all_of(&mut slow)?.len() as u64;
+            assert_eq!(received, sent, "and the slow reader's are all there");
+            Ok(())
+        }),
+        two_nodes("records are exact: one line for each connection, however it ended", |mesh| {
+            let _echo = serve_echo(&mesh.server, 9001)?;
+            for i in 0..20 {
+                let mut stream = connect(&mesh.client, at(&mesh.server, 9001))?;
+                stream.write_all(b"x")?;
+                stream.read_exact(&mut [0])?;
+                if i % 2 == 0 {
+                    reset(stream)?;
+                }
+            }
+            for zt in [&mesh.zt_a, &mesh.zt_b] {
+                eventually("20 lines", || access_lines(zt, &["connection complete"]).len() >= 20)?;
+                assert_eq!(access_lines(zt, &["connection complete"]).len(), 20);
+                assert_eq!(access_lines(zt, &["connection complete", "reset_by=\"client\""]).len(), 10);
+            }
+            Ok(())
+        }),
+    ]
+}
+
+/// A connection from client to server through both ztunnels, both ends in hand.
+fn pair(mesh: &TwoNodes) -> Outcome<(TcpStream, TcpStream)> {
+    let listener = mesh.server.run(|| TcpListener::bind("0.0.0.0:9000"))??;
+    accepted(connect(&mesh.client, at(&mesh.server, 9000))?, &listener)
+}
+
+fn accepted(client: TcpStream, listener: &TcpListener) -> Outcome<(TcpStream, TcpStream)> {
+    let (server, _) = listener.accept()?;
+    server.set_read_timeout(Some(PATIENCE))?;
+    Ok((client, server))
+}
+
+fn all_of(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).map(|_| all)
+}
+
+/// Closes a connection by RST.
+fn reset(stream: TcpStream) -> std::io::Result<()> {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    drop(stream);
+    Ok(())
+}
