@@ -1,2 +1,68 @@
-//! placeholder
-fn main() {}
+//! The door to what the repository can do besides building: `cargo xtask --help`.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::demo::{self, Afterwards};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What the repository can check, generate, measure or package")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Write the code that is generated from the proto files.
+    Generate {
+        /// Write nothing; fail if what is checked in differs from what would be written.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Show a mesh of two nodes and four pods at work, step by step.
+    Demo {
+        /// Leave the mesh up afterwards, until Ctrl-C, and print commands to try.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Check who imports and touches what, as ARCHITECTURE.md has it.
+    Walls,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().task, &xtask::workspace()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
+    let api = workspace.join("crates/istio-api");
+    match task {
+        Task::Generate { check: false } => {
+            xtask::generate::write(&api)?;
+            Ok(xtask::generate::write_manual(workspace)?)
+        }
+        Task::Generate { check: true } => {
+            Ok(none(&xtask::generate::stale(&api)?, "not what the proto files turn into; run `cargo xtask generate`")?)
+        }
+        Task::Walls => Ok(none(&xtask::walls::breaches(workspace)?, "walls are broken")?),
+        Task::Demo { keep } => demo::run(workspace, if *keep { Afterwards::Keep } else { Afterwards::Leave }),
+    }
+}
+
+/// Fails if anything was found, after printing it.
+fn none(found: &[impl Display], meaning: &str) -> io::Result<()> {
+    for one in found {
+        eprintln!("{one}");
+    }
+    if found.is_empty() { Ok(()) } else { Err(io::Error::other(format!("{}: {meaning}", found.len()))) }
+}

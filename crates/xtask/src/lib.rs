@@ -1,0 +1,13 @@
+//! What the repository can check, generate, measure or package, in one typed program.
+
+pub mod demo;
+pub mod generate;
+pub mod walls;
+
+use std::path::PathBuf;
+
+/// The root of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
