@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod generate;
+pub mod interop;
 pub mod walls;
 
 use std::path::PathBuf;

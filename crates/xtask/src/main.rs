@@ -30,6 +30,8 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Test against implementations of others: h2spec and Envoy, fetched when missing.
+    Interop,
     /// Check who imports and touches what, as ARCHITECTURE.md has it.
     Walls,
 }
@@ -55,6 +57,7 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
             Ok(none(&xtask::generate::stale(&api)?, "not what the proto files turn into; run `cargo xtask generate`")?)
         }
         Task::Walls => Ok(none(&xtask::walls::breaches(workspace)?, "walls are broken")?),
+        Task::Interop => Ok(xtask::interop::run(workspace)?),
         Task::Demo { keep } => demo::run(workspace, if *keep { Afterwards::Keep } else { Afterwards::Leave }),
     }
 }
