@@ -1,6 +1,8 @@
 //! What the repository can check, generate, measure or package, in one typed program.
 
 pub mod demo;
+pub mod full;
+pub mod fuzz;
 pub mod generate;
 pub mod interop;
 pub mod walls;

@@ -32,6 +32,16 @@ enum Task {
     },
     /// Test against implementations of others: h2spec and Envoy, fetched when missing.
     Interop,
+    /// Let libFuzzer look for what a target does not survive, and keep what it learnt in the corpus.
+    Fuzz {
+        /// A file of fuzz/fuzz_targets, without its ending.
+        target: String,
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Run the tests that take too long for every change.
+    Full,
     /// Check who imports and touches what, as ARCHITECTURE.md has it.
     Walls,
 }
@@ -58,6 +68,8 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
         }
         Task::Walls => Ok(none(&xtask::walls::breaches(workspace)?, "walls are broken")?),
         Task::Interop => Ok(xtask::interop::run(workspace)?),
+        Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
+        Task::Full => Ok(xtask::full::run(workspace)?),
         Task::Demo { keep } => demo::run(workspace, if *keep { Afterwards::Keep } else { Afterwards::Leave }),
     }
 }

@@ -310,9 +310,13 @@ impl Pair {
     }
 }
 
+/// As many as fit into some seconds of an ordinary build; `cargo xtask full` asks for more by `SCHEDULES`.
+const IN_EVERY_RUN: u64 = 4_000;
+
 #[test]
-fn four_thousand_schedules_deliver_every_byte_and_restore_every_window() {
-    for seed in 0..4_000 {
+fn random_schedules_deliver_every_byte_and_restore_every_window() {
+    let count = std::env::var("SCHEDULES").map_or(IN_EVERY_RUN, |count| count.parse().expect("SCHEDULES is a number"));
+    for seed in 0..count {
         let run = std::panic::AssertUnwindSafe(|| Pair::new(seed).run());
         if let Err(panic) = std::panic::catch_unwind(run) {
             eprintln!("seed {seed}");
