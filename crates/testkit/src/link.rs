@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::libc;
 
-use crate::netlink::{Attributes, CREATE, CREATE_NEW, Family, Message, Socket};
+use crate::netlink::{Attributes, CREATE, CREATE_NEW, CREATE_OR_REPLACE, Family, Message, Socket};
 
 /// A link, address, route or rule could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +92,76 @@ pub fn add_route(destination: IpAddr, prefix: u8, gateway: IpAddr) -> Result<(),
         put_address(attributes, libc::RTA_GATEWAY, gateway);
     });
     perform(&message, || format!("route {destination}/{prefix} over {gateway}"))
+}
+
+/// A route of this namespace, as far as [`set_congestion_control`] has to name it again.
+#[derive(Debug, Clone, Copy)]
+pub enum KnownRoute {
+    /// Everything, over a gateway.
+    Default {
+        /// Which.
+        gateway: IpAddr,
+    },
+    /// To the network that the interface is in.
+    Connected {
+        /// Its base address.
+        network: IpAddr,
+        /// Length of its prefix.
+        prefix: u8,
+    },
+    /// To an address of this namespace itself.
+    Own {
+        /// Which.
+        address: IpAddr,
+    },
+    /// What [`add_local_default`] made.
+    LocalDefault {
+        /// Of this family.
+        any: IpAddr,
+        /// In this table.
+        table: u8,
+    },
+}
+
+/// Has connections over a route use the congestion control `name` (for example `bbr` or `cubic`), unless they ask for
+/// another; replaces the route of the same destination.
+///
+/// Works where the namespace's default (`net.ipv4.tcp_congestion_control`) may not be changed.
+///
+/// # Errors
+/// [`LinkError`]; "no such file or directory" or an invalid argument means that the kernel has no such algorithm.
+pub fn set_congestion_control(route: KnownRoute, interface: &str, name: &str) -> Result<(), LinkError> {
+    const RTAX_CC_ALGO: u16 = 16;
+    let host = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+    let head = match route {
+        KnownRoute::Default { gateway } => {
+            route_head(gateway, 0, libc::RT_TABLE_MAIN, libc::RTN_UNICAST, libc::RT_SCOPE_UNIVERSE)
+        }
+        KnownRoute::Connected { network, prefix } => {
+            route_head(network, prefix, libc::RT_TABLE_MAIN, libc::RTN_UNICAST, libc::RT_SCOPE_LINK)
+        }
+        KnownRoute::Own { address } => {
+            route_head(address, host(address), libc::RT_TABLE_LOCAL, libc::RTN_LOCAL, libc::RT_SCOPE_HOST)
+        }
+        KnownRoute::LocalDefault { any, table } => route_head(any, 0, table, libc::RTN_LOCAL, libc::RT_SCOPE_HOST),
+    };
+    let out = index(interface)?;
+    let message = Message::default().request(libc::RTM_NEWROUTE, CREATE_OR_REPLACE, &head, |attributes| {
+        match route {
+            KnownRoute::Default { gateway } => put_address(attributes, libc::RTA_GATEWAY, gateway),
+            KnownRoute::Own { address } => {
+                put_address(attributes, libc::RTA_DST, address);
+                put_address(attributes, libc::RTA_PREFSRC, address);
+            }
+            KnownRoute::Connected { network, .. } => put_address(attributes, libc::RTA_DST, network),
+            KnownRoute::LocalDefault { .. } => {}
+        }
+        attributes.native(libc::RTA_OIF, out);
+        attributes.nested(libc::RTA_METRICS, |metrics| {
+            metrics.text(RTAX_CC_ALGO, name);
+        });
+    });
+    perform(&message, || format!("set congestion control {name} on {route:?}"))
 }
 
 /// Has everything that is looked up in `table` delivered to this namespace itself; `any` tells the family.

@@ -19,6 +19,8 @@ const NLM_F_ACK: u16 = 4;
 pub(crate) const CREATE: u16 = 0x400;
 /// Create the object; fail if there is one.
 pub(crate) const CREATE_NEW: u16 = 0x600;
+/// Create the object, in place of the one that there is.
+pub(crate) const CREATE_OR_REPLACE: u16 = 0x500;
 /// Rules of packet filters are appended, not put in front.
 pub(crate) const APPEND: u16 = 0x800;
 

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         test("DNS by TCP goes to 15053 if it is captured and to 15001 if not", dns),
         test("a tap on the fabric sees what passes between nodes and nothing else", tap),
         test("commands run in a pod's network", command),
+        test("congestion control is set for a pod's connections, both ends of those within it included", congestion),
+        test("a pod that is redirected without an agent is redirected alike", redirected),
         test("two meshes live side by side, and a dropped one leaves no files", two_meshes),
     ])
 }
@@ -119,6 +121,36 @@ fn dedicated() -> Outcome {
     assert_eq!(accept(&outbound)?.1, at(&other, 8080));
     let app = apps::serve_http(&subject, 8080)?;
     assert_eq!(apps::http_get(&other, app.address())?.told("pod"), Some("subject"));
+    Ok(())
+}
+
+fn redirected() -> Outcome {
+    let Pair { subject, other, .. } = pair(Capture::Redirected)?;
+    let listener = listen(&subject, 15001)?;
+    let _client = apps::connect(&subject, at(&other, 80))?;
+    assert_eq!(accept(&listener)?.1, at(&other, 80));
+    Ok(())
+}
+
+fn congestion() -> Outcome {
+    let mesh = Mesh::new()?;
+    let node = mesh.add_node("a")?;
+    let subject = node.add_pod(PodSpec::new("subject", "shop", "front", Capture::Redirected))?;
+    let neighbour = node.add_pod(PodSpec::new("neighbour", "shop", "cart", Capture::Off))?;
+    let far = mesh.add_node("b")?.add_pod(PodSpec::new("far", "shop", "cart", Capture::Off))?;
+    let is_reno = |stream: &TcpStream| SockRef::from(stream).tcp_congestion().map(|name| name.starts_with(b"reno"));
+    // Every kernel has reno; it is nobody's default.
+    subject.set_congestion_control("reno")?;
+    let outbound = listen(&subject, 15001)?;
+    for pod in [&neighbour, &far] {
+        assert!(is_reno(&apps::connect(&subject, at(pod, 80))?)?, "the app's end towards {}", pod.name());
+        assert!(is_reno(&accept(&outbound)?.0)?, "the proxy's end");
+    }
+    let tunnels = listen(&subject, 15008)?;
+    for pod in [&neighbour, &far] {
+        assert!(!is_reno(&apps::connect(pod, at(&subject, 15008))?)?, "{} is left alone", pod.name());
+        assert!(is_reno(&accept(&tunnels)?.0)?, "accepted from {}", pod.name());
+    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Generated code that is checked in: the protobuf messages of `istio-api`.
+//! Generated code that is checked in: the protobuf messages and services of `istio-api`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,6 +22,10 @@ pub fn messages(api: &Path) -> io::Result<Files> {
     let mut config = Config::new();
     // Sorted maps make output and tests repeatable.
     config.btree_map(["."]);
+    // A push may be large; what it carries is decoded from the buffer that it arrived in.
+    config.bytes([".envoy.service.discovery.v3.Payload"]);
+    let services = tonic_prost_build::configure().server_mod_attribute(".", "#[cfg(feature = \"server\")]");
+    config.service_generator(services.service_generator());
     let modules = parsed.file.into_iter().map(|file| (Module::from_protobuf_package_name(file.package()), file));
     let generated = config.generate(modules.collect())?;
     let named = generated.into_iter().map(|(module, code)| (module.to_file_name_or("_"), code));

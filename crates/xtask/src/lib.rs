@@ -1,9 +1,11 @@
 //! What the repository can check, generate, measure or package, in one typed program.
 
+pub mod bench;
 pub mod demo;
 pub mod full;
 pub mod fuzz;
 pub mod generate;
+pub mod instructions;
 pub mod interop;
 pub mod walls;
 

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::bench;
 use xtask::demo::{self, Afterwards};
+use xtask::instructions::{self, Verdict};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "What the repository can check, generate, measure or package")]
@@ -29,6 +31,14 @@ enum Task {
         /// Leave the mesh up afterwards, until Ctrl-C, and print commands to try.
         #[arg(long)]
         keep: bool,
+    },
+    /// Measure the data path, in turns with what it is compared with.
+    Bench(Box<bench::Options>),
+    /// Count the instructions of the codec's hot functions; fail if they have become more.
+    Instructions {
+        /// Write the table that they are compared with.
+        #[arg(long)]
+        bless: bool,
     },
     /// Test against implementations of others: h2spec and Envoy, fetched when missing.
     Interop,
@@ -67,6 +77,10 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
             Ok(none(&xtask::generate::stale(&api)?, "not what the proto files turn into; run `cargo xtask generate`")?)
         }
         Task::Walls => Ok(none(&xtask::walls::breaches(workspace)?, "walls are broken")?),
+        Task::Bench(options) => bench::run(workspace, options),
+        Task::Instructions { bless } => {
+            instructions::run(workspace, if *bless { Verdict::Bless } else { Verdict::Check })
+        }
         Task::Interop => Ok(xtask::interop::run(workspace)?),
         Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
         Task::Full => Ok(xtask::full::run(workspace)?),

@@ -157,7 +157,7 @@ fn workload(plane: &Plane, pod: &KnownPod) -> Workload {
         workload_ips: pod.addresses.clone(),
         protocol: match pod.capture {
             Capture::Off => "TCP",
-            Capture::Enrolled | Capture::Dedicated => "HBONE",
+            Capture::Enrolled | Capture::Redirected | Capture::Dedicated => "HBONE",
         },
         authorization_policies: plane.selections.get(&pod.name).cloned().unwrap_or_default(),
         services: serving

@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use super::{MeshError, Node, within};
 use crate::cni::Enrolment;
 use crate::control_plane::KnownPod;
+use crate::link::{self, KnownRoute, LinkError};
 use crate::netns::NetNs;
-use crate::nft::in_pod::{self, DnsCapture};
+use crate::nft::in_pod::{self, DnsCapture, REPLY_TABLE};
 use crate::zds::WorkloadInfo;
 use crate::ztunnel::{Ztunnel, ZtunnelError, ZtunnelSpec};
 
@@ -24,6 +25,8 @@ pub enum Capture {
     Off,
     /// Redirected in the pod, served by its node's ztunnel.
     Enrolled,
+    /// Redirected as an enrolled pod, but no ztunnel is told: some other program in the pod takes its place.
+    Redirected,
     /// What leaves is redirected to a ztunnel of the pod's own ([`Pod::start_dedicated_ztunnel`]).
     Dedicated,
 }
@@ -80,7 +83,7 @@ impl Pod {
         let PodSpec { name, capture, dns, .. } = &pod.inner.spec;
         match capture {
             Capture::Off => {}
-            Capture::Enrolled => within(pod.netns(), name, || in_pod::install(*dns))?,
+            Capture::Enrolled | Capture::Redirected => within(pod.netns(), name, || in_pod::install(*dns))?,
             Capture::Dedicated => within(pod.netns(), name, in_pod::install_dedicated)?,
         }
         world.control_plane.add_pod(pod.known())?;
@@ -95,7 +98,7 @@ impl Pod {
         let world = &node.inner.world;
         let told = match self.inner.spec.capture {
             Capture::Enrolled => node.cni().remove(&self.zds_uid()).map(drop),
-            Capture::Off | Capture::Dedicated => Ok(()),
+            Capture::Off | Capture::Redirected | Capture::Dedicated => Ok(()),
         };
         world.control_plane.remove_pod(&self.workload_uid())?;
         world.directory.withdraw(self.name())?;
@@ -143,6 +146,25 @@ impl Pod {
     /// A command that will run in the pod's network.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         self.inner.netns.command(program)
+    }
+
+    /// Has the pod's connections use the congestion control `name` from now on, those to itself included.
+    ///
+    /// # Errors
+    /// [`MeshError::Link`]: most likely the kernel has no such algorithm.
+    pub fn set_congestion_control(&self, name: &str) -> Result<(), MeshError> {
+        let (place, families) = (self.node().inner.place, self.node().inner.world.families);
+        let gateways = place.gateway(families).into_iter().map(|gateway| KnownRoute::Default { gateway });
+        let network = |network| KnownRoute::Connected { network, prefix: super::address::pod_prefix(network) };
+        let mut routes: Vec<KnownRoute> = gateways.chain(place.network(families).into_iter().map(network)).collect();
+        routes.extend(self.ips().iter().map(|&address| KnownRoute::Own { address }));
+        let redirected = matches!(self.inner.spec.capture, Capture::Enrolled | Capture::Redirected);
+        let replies = |ip: &IpAddr| KnownRoute::LocalDefault { any: super::address::any(*ip), table: REPLY_TABLE };
+        within(self.netns(), self.name(), || -> Result<(), LinkError> {
+            routes.iter().try_for_each(|route| link::set_congestion_control(*route, "eth0", name))?;
+            let mut replies = self.ips().iter().filter(|_| redirected).map(replies);
+            replies.try_for_each(|route| link::set_congestion_control(route, "lo", name))
+        })
     }
 
     /// Its IPv4 address.

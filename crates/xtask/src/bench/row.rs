@@ -1,0 +1,63 @@
+//! The rows of the benchmark: what is done, by whom.
+
+use super::contender::{Contender, KEEPERS, MIXED, PASSTHROUGH, TUNNELS};
+use super::load::Load;
+
+/// A row: a name for the command line, and what it measures.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) says: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// How a row is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// Contenders take turns under a load.
+    Turns(Load, &'static [Contender]),
+    /// Resident memory for each of some idle connections.
+    IdleConnections,
+    /// Resident memory for each of some tunnels without connections.
+    IdleTunnels,
+    /// Resident memory before and after much data.
+    AfterBulk,
+}
+
+impl Row {
+    pub(super) fn contenders(&self) -> &'static [Contender] {
+        match self.kind {
+            Kind::Turns(_, contenders) => contenders,
+            Kind::IdleConnections | Kind::IdleTunnels | Kind::AfterBulk => &KEEPERS,
+        }
+    }
+}
+
+const fn turns(name: &'static str, says: &'static str, load: Load, contenders: &'static [Contender]) -> Row {
+    Row { name, says, kind: Kind::Turns(load, contenders) }
+}
+
+const fn memory(name: &'static str, says: &'static str, kind: Kind) -> Row {
+    Row { name, says, kind }
+}
+
+const ONE_UP: Load = Load::Upload { streams: 1 };
+const ONE_DOWN: Load = Load::Download { streams: 1 };
+const MANY_REQUESTS: Load = Load::Requests { clients: 16 };
+
+/// All rows, in the order in which they run.
+pub(super) const ROWS: [Row; 13] = [
+    turns("throughput-1", "one stream from client to server", ONE_UP, &TUNNELS),
+    turns("throughput-8", "eight streams from client to server", Load::Upload { streams: 8 }, &TUNNELS),
+    turns("reverse-1", "one stream from server to client", ONE_DOWN, &TUNNELS),
+    turns("requests-16", "small requests on 16 kept connections", MANY_REQUESTS, &TUNNELS),
+    turns("requests-1", "small requests on one kept connection", Load::Requests { clients: 1 }, &TUNNELS),
+    turns("connections-16", "a new connection per request, 16 at a time", Load::Connections { clients: 16 }, &TUNNELS),
+    turns("passthrough", "one stream to a server outside the mesh", ONE_UP, &PASSTHROUGH),
+    turns("mixed-throughput", "one stream, with a ztunnel at one end only", ONE_UP, &MIXED),
+    turns("mixed-reverse", "one reverse stream, with a ztunnel at one end only", ONE_DOWN, &MIXED),
+    turns("mixed-requests", "requests on 16 connections, with a ztunnel at one end only", MANY_REQUESTS, &MIXED),
+    memory("idle-connections", "memory of an idle connection after 64 KiB each way", Kind::IdleConnections),
+    memory("idle-tunnels", "memory of a tunnel without connections", Kind::IdleTunnels),
+    memory("after-bulk", "memory that stays some seconds after much data", Kind::AfterBulk),
+];
