@@ -63,7 +63,10 @@ pub struct Workload {
     pub hostname: ::prost::alloc::string::String,
     /// Keyed by "namespace/hostname".
     #[prost(btree_map = "string, message", tag = "22")]
-    pub services: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, PortList>,
+    pub services: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        PortList,
+    >,
     #[prost(message, optional, tag = "23")]
     pub application_tunnel: ::core::option::Option<ApplicationTunnel>,
     #[prost(message, optional, tag = "24")]
@@ -111,7 +114,17 @@ pub struct Service {
 }
 /// Nested message and enum types in `Service`.
 pub mod service {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Visibility {
         Public = 0,
@@ -149,7 +162,17 @@ pub struct LoadBalancing {
 }
 /// Nested message and enum types in `LoadBalancing`.
 pub mod load_balancing {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Scope {
         UnspecifiedScope = 0,
@@ -190,7 +213,17 @@ pub mod load_balancing {
             }
         }
     }
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Mode {
         UnspecifiedMode = 0,
@@ -222,7 +255,17 @@ pub mod load_balancing {
             }
         }
     }
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum HealthPolicy {
         OnlyHealthy = 0,
@@ -283,7 +326,17 @@ pub struct ApplicationTunnel {
 }
 /// Nested message and enum types in `ApplicationTunnel`.
 pub mod application_tunnel {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Protocol {
         None = 0,

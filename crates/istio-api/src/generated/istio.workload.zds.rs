@@ -37,8 +37,7 @@ pub struct DelWorkload {
 }
 /// All pods that are there have been told.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotSent {
-}
+pub struct SnapshotSent {}
 /// The proxy's answer to each request, in order; no error means success.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {
