@@ -8,6 +8,7 @@
 //! Deliberately absent: push, priorities, upgrades, extended CONNECT, and everything about HTTP beyond one request and
 //! one response head per stream.
 
+mod allowance;
 mod budget;
 mod connection;
 mod event;
@@ -17,9 +18,13 @@ mod message;
 mod stream;
 mod window;
 
+pub use allowance::Allowance;
 pub use connection::{Connection, Role};
 pub use event::{Event, ResetBy};
 pub use message::{Header, Headers, Request, Response};
 pub use stream::{End, StreamId};
 
 pub use crate::limits::Config;
+
+/// Octets in front of every frame (RFC 9113 §4.1).
+pub const FRAME_HEADER: usize = frame::HEAD_LEN;

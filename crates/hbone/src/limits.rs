@@ -76,6 +76,16 @@ pub const NOISE_FRAMES: u32 = 2_000;
 /// retransmission after another; without it a frame could be held open for ever beneath the keepalive's notice.
 pub const HEADER_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Shortest time between two measurements of a round trip. Windows double once per measurement, so that this only slows
+/// down connections that are faster than it anyway.
+pub const MIN_SAMPLE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Longest time between two measurements of a round trip, after many that led to nothing: each costs both sides a frame.
+pub const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long an application may read nothing before its stream's window is its first one again.
+pub const QUIET: Duration = Duration::from_secs(10);
+
 /// Heap that an emptied internal buffer may keep. What a burst grew beyond it is given back to the allocator, so that
 /// an idle tunnel stays small.
 pub const KEPT_BUFFER: usize = 1_024;
@@ -83,7 +93,10 @@ pub const KEPT_BUFFER: usize = 1_024;
 /// The parameters of one HTTP/2 connection. Values outside the protocol's bounds are pulled to the nearest legal one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Receive window of every stream, in bytes (spec data-plane 8).
+    /// Receive window that every stream starts with, in bytes: what a slow reader can pin. 200 streams of 64 KiB fit
+    /// into the connection's window with room to spare.
+    pub first_stream_window: u32,
+    /// Receive window that a stream may grow to, in bytes (spec data-plane 8).
     pub stream_window: u32,
     /// Receive window of the whole connection, in bytes; at least 65535, since it can only be raised (spec data-plane 8).
     pub connection_window: u32,
@@ -110,6 +123,7 @@ impl Config {
     /// The defaults of an outbound tunnel.
     pub fn client() -> Self {
         Config {
+            first_stream_window: 64 << 10,
             stream_window: 4 << 20,
             connection_window: 16 << 20,
             max_frame_size: 1 << 20,
@@ -131,6 +145,7 @@ impl Config {
     /// The same parameters, each pulled into the bounds that HTTP/2 sets.
     pub(crate) fn legal(mut self) -> Self {
         self.stream_window = self.stream_window.min(MAX_WINDOW);
+        self.first_stream_window = self.first_stream_window.min(self.stream_window);
         self.connection_window = self.connection_window.clamp(DEFAULT_WINDOW, MAX_WINDOW);
         self.max_frame_size = self.max_frame_size.clamp(MIN_MAX_FRAME_SIZE, MAX_MAX_FRAME_SIZE);
         self

@@ -14,9 +14,11 @@
 //! | `control.rs` | the other frames |
 //! | `send.rs` | opening, answering, sending and resetting streams |
 //! | `timing.rs` | deadlines, keepalive, the two-step end |
+//! | `adapt.rs` | how large receive windows are |
 //! | `registry.rs` | which streams live, and which lived lately |
 //! | `outbox.rs` | control frames waiting to be written |
 
+mod adapt;
 mod control;
 mod headers;
 mod outbox;
@@ -27,11 +29,13 @@ mod timing;
 
 use std::time::Instant;
 
+use self::adapt::Growth;
 use self::headers::HeaderBlock;
 use self::outbox::Outbox;
 use self::receive::Reading;
 use self::registry::Registry;
 use self::timing::Clock;
+use super::allowance::Allowance;
 use super::budget::Budget;
 use super::event::{Event, ResetBy};
 use super::frame::{self, setting};
@@ -42,6 +46,8 @@ use crate::error::{Fault, Reason, Violation};
 use crate::limits::{
     Config, DEFAULT_WINDOW, EARLY_RESETS_PER_STREAM_SLOT, FORCED_RESETS, MIN_MAX_FRAME_SIZE, NOISE_FRAMES,
 };
+
+pub(crate) use self::adapt::Pace;
 
 /// Which end of the connection this side is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +110,7 @@ pub struct Connection {
     receive_window: ReceiveWindow,
     outbox: Outbox,
     clock: Clock,
+    growth: Growth,
     ending: Ending,
     /// The last stream identifier of the peer's GOAWAY.
     peer_going_away: Option<StreamId>,
@@ -142,6 +149,7 @@ impl Connection {
             receive_window: ReceiveWindow::new(config.connection_window, config.connection_window),
             outbox: Outbox::default(),
             clock: Clock::new(now),
+            growth: Growth::new(now),
             ending: Ending::Running,
             peer_going_away: None,
             fault: None,
@@ -159,7 +167,7 @@ impl Connection {
     fn greet(&mut self) {
         let config = &self.config;
         let mut settings = vec![
-            (setting::INITIAL_WINDOW_SIZE, config.stream_window),
+            (setting::INITIAL_WINDOW_SIZE, config.first_stream_window),
             (setting::MAX_FRAME_SIZE, config.max_frame_size),
             (setting::MAX_HEADER_LIST_SIZE, config.max_header_list_size),
         ];
@@ -187,23 +195,18 @@ impl Connection {
     /// connection's window.
     pub fn credit(&mut self, id: StreamId, len: usize) {
         self.receive_window.credit(len);
+        let sample = self.sample();
         if let Some(stream) = self.streams.get_mut(id) {
             stream.receive.credit(len);
+            stream.pace.read(sample, len);
             self.streams.queue_update(id);
         }
     }
 
-    /// Changes the receive window that a stream is kept at, in bytes up to 2^31-1.
-    pub fn resize_stream_window(&mut self, id: StreamId, size: u32) {
-        if let Some(stream) = self.streams.get_mut(id) {
-            stream.receive.resize(size);
-            self.streams.queue_update(id);
-        }
-    }
-
-    /// Changes the receive window that the connection is kept at, in bytes up to 2^31-1.
-    pub fn resize_connection_window(&mut self, size: u32) {
-        self.receive_window.resize(size);
+    /// Takes what windows are beyond their first size from `allowance`, which other connections share. To be called
+    /// before anything has been received.
+    pub fn draw_on(&mut self, allowance: Allowance) {
+        self.streams.draw_on(allowance);
     }
 
     /// Payload bytes reported to the caller, or announced by a frame that is arriving, and not yet credited.

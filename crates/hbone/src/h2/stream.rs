@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use super::connection::Pace;
 use super::window::{ReceiveWindow, SendWindow};
 use crate::error::{SendError, Violation};
 
@@ -180,6 +181,8 @@ pub(crate) struct Stream {
     pub sent_since_update: bool,
     /// A WINDOW_UPDATE for this stream waits to be written.
     pub update_queued: bool,
+    /// How fast the application reads, and what that has earned it.
+    pub pace: Pace,
 }
 
 impl Stream {

@@ -79,6 +79,11 @@ impl ReceiveWindow {
         self.held as usize
     }
 
+    /// What the peer may send when nothing is held.
+    pub fn target(self) -> u32 {
+        self.target
+    }
+
     /// Takes a received frame of `len` flow-controlled bytes into account; `false` if the peer overstepped the window.
     #[must_use]
     pub fn receive(&mut self, len: u32) -> bool {

@@ -116,7 +116,7 @@ impl Connection {
         }
         self.clock.acknowledge_settings();
         // Streams opened so far were granted the protocol's default, if ours is lower (RFC 9113 §6.9.2).
-        let lower = DEFAULT_WINDOW.saturating_sub(self.config.stream_window);
+        let lower = DEFAULT_WINDOW.saturating_sub(self.config.first_stream_window);
         for stream in self.streams.all_mut() {
             stream.receive.lower(lower);
         }
@@ -145,6 +145,9 @@ impl Connection {
     }
 
     fn pong(&mut self, now: Instant, echo: [u8; 8]) -> Result<(), Violation> {
+        if self.is_sample(now, echo) {
+            return Ok(());
+        }
         match self.clock.pong(echo) {
             Pong::Keepalive => {}
             Pong::Farewell => self.finish_announcement(),

@@ -9,6 +9,7 @@
 
 use std::time::Instant;
 
+use super::adapt::Pace;
 use super::registry::Standing;
 use super::{Connection, Ending, Event, Role};
 use crate::error::Violation;
@@ -178,7 +179,7 @@ impl Connection {
 
     /// A stream with the windows that both sides currently start streams with.
     pub(super) fn new_stream(&self, state: State) -> Stream {
-        let target = self.config.stream_window;
+        let target = self.config.first_stream_window;
         // Until it has acknowledged ours, the peer may still go by the protocol's default (RFC 9113 §6.9.3).
         let granted = if self.clock.settings_acknowledged() { target } else { target.max(DEFAULT_WINDOW) };
         Stream {
@@ -187,6 +188,7 @@ impl Connection {
             receive: ReceiveWindow::new(granted, target),
             sent_since_update: false,
             update_queued: false,
+            pace: Pace::default(),
         }
     }
 }

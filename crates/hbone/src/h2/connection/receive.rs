@@ -70,6 +70,20 @@ impl Connection {
     /// The end of the connection. Events before it are valid, GOAWAY waits in [`poll_transmit`](Self::poll_transmit),
     /// and every further call returns the same error.
     pub fn receive(&mut self, now: Instant, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), Fault> {
+        self.receive_at(now, bytes, 0, events)
+    }
+
+    /// As [`receive`](Self::receive), for bytes that start at `base` in the buffer that ranges shall refer to.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn receive_at(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        base: usize,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -79,7 +93,7 @@ impl Connection {
         self.clock.heard(now);
         let mut at = 0;
         while at < bytes.len() {
-            match self.step(now, at, &bytes[at..], events) {
+            match self.step(now, base + at, &bytes[at..], events) {
                 Ok(used) => at += used,
                 Err(violation) => return Err(self.fail(violation)),
             }
@@ -225,6 +239,7 @@ impl Connection {
             content: Content::None,
         };
         self.reading = Reading::Data(arriving);
+        self.consider_growth(now, id);
         if head.length == 0 {
             self.data(now, arriving, 0, &[], events)?;
         }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
+use crate::h2::allowance::Allowance;
 use crate::h2::stream::{State, Stream, StreamId};
 use crate::limits::{REMEMBERED_ENDS, REMEMBERED_RESETS};
 
@@ -38,6 +39,9 @@ pub struct Registry {
     ends: VecDeque<StreamId>,
     /// Streams whose WINDOW_UPDATE waits; each at most once, as its `update_queued` says.
     updates: Vec<StreamId>,
+    /// What the windows of all streams may be beyond their first size, which is taken from `allowance`.
+    extra: usize,
+    allowance: Option<Allowance>,
 }
 
 impl Registry {
@@ -51,6 +55,10 @@ impl Registry {
 
     pub fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
         self.live.get_mut(&id)
+    }
+
+    pub fn all_with_ids_mut(&mut self) -> impl Iterator<Item = (StreamId, &mut Stream)> {
+        self.live.iter_mut().map(|(id, stream)| (*id, stream))
     }
 
     pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
@@ -100,7 +108,7 @@ impl Registry {
     /// Changes a stream's state, and forgets it if it is closed thereby.
     pub fn advance(&mut self, id: StreamId, state: State) {
         if state.is_closed() {
-            if self.live.remove(&id).is_some() {
+            if self.take_out(id).is_some() {
                 remember(&mut self.ends, id, REMEMBERED_ENDS);
             }
         } else if let Some(stream) = self.live.get_mut(&id) {
@@ -111,12 +119,12 @@ impl Registry {
     /// Forgets a stream that this side resets, for the first time; frames of the peer may still be under way.
     pub fn reset(&mut self, id: StreamId) -> Option<Stream> {
         remember(&mut self.resets, id, REMEMBERED_RESETS);
-        self.live.remove(&id)
+        self.take_out(id)
     }
 
     /// Forgets a stream that the peer has reset.
     pub fn reset_by_peer(&mut self, id: StreamId) -> Option<Stream> {
-        let stream = self.live.remove(&id)?;
+        let stream = self.take_out(id)?;
         remember(&mut self.ends, id, REMEMBERED_ENDS);
         Some(stream)
     }
@@ -124,12 +132,58 @@ impl Registry {
     /// Forgets all streams above `last`, which the peer will not work on, and names them.
     pub fn abandon_above(&mut self, last: StreamId) -> impl Iterator<Item = StreamId> {
         let above = (Bound::Excluded(last), Bound::Unbounded);
-        self.live.extract_if(above, |_, _| true).map(|(id, _)| id)
+        let abandoned: Vec<StreamId> = self.live.range(above).map(|(id, _)| *id).collect();
+        for id in &abandoned {
+            self.take_out(*id);
+        }
+        abandoned.into_iter()
     }
 
     pub fn clear(&mut self) {
         self.live.clear();
         self.updates = Vec::new();
+        self.give_back(self.extra);
+    }
+
+    fn take_out(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.live.remove(&id)?;
+        self.give_back(stream.pace.extra as usize);
+        Some(stream)
+    }
+
+    /// From now on larger windows are taken from `allowance`.
+    pub fn draw_on(&mut self, allowance: Allowance) {
+        debug_assert_eq!(self.extra, 0);
+        self.allowance = Some(allowance);
+    }
+
+    /// What the windows of all streams may be beyond their first size.
+    pub fn extra(&self) -> usize {
+        self.extra
+    }
+
+    /// Lets a stream's window grow by `more`, if the allowance has as much. Returns whether it has.
+    pub fn grant(&mut self, id: StreamId, more: u32) -> bool {
+        let Some(stream) = self.live.get_mut(&id) else { return false };
+        if self.allowance.as_ref().is_some_and(|allowance| !allowance.take(more as usize)) {
+            return false;
+        }
+        stream.enlarge(more);
+        self.extra += more as usize;
+        true
+    }
+
+    /// Makes the windows of quiet streams as small as they were `first`.
+    pub fn revoke(&mut self, first: u32) {
+        let less: usize = self.live.values_mut().map(|stream| stream.calm_down(first) as usize).sum();
+        self.give_back(less);
+    }
+
+    fn give_back(&mut self, n: usize) {
+        self.extra -= n;
+        if let Some(allowance) = &self.allowance {
+            allowance.give(n);
+        }
     }
 
     /// Notes that a stream's window may have to be announced, if so.
@@ -158,6 +212,12 @@ impl Registry {
                 write(id, increment);
             }
         }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.give_back(self.extra);
     }
 }
 

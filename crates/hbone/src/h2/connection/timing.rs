@@ -3,7 +3,7 @@
 //! Invariant: there is at most one keepalive PING in flight, and none is sent while the peer is heard from; the peer's
 //! own PINGs count as hearing from it, so that on an idle tunnel one end asks and the other only answers.
 //!
-//! Deliberately absent: measuring round trips.
+//! Deliberately absent: measuring round trips, which is `adapt.rs`'s.
 
 use std::time::{Duration, Instant};
 
@@ -105,6 +105,7 @@ impl Connection {
             self.assembly_deadline(),
             self.farewell_deadline(),
             self.keepalive_deadline(),
+            self.growth.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -136,6 +137,7 @@ impl Connection {
         if passed(self.farewell_deadline()) {
             self.finish_announcement();
         }
+        self.look_for_quiet(now);
         if passed(self.keepalive_deadline()) {
             if self.clock.keepalive_sent.is_some() {
                 return Err(self.fail(Violation::KeepaliveTimeout));
