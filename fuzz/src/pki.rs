@@ -41,10 +41,12 @@ fn make() -> Outcome<Pki> {
     let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(tls13)?;
     let mut server = server.with_client_cert_verifier(verifier.build()?).with_single_cert(chain, key)?;
     server.alpn_protocols = vec![b"h2".to_vec()];
+    server.enable_secret_extraction = true; // as the daemon has it: records are opened and sealed by ourselves
     let (chain, key) = leaf()?;
     let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(tls13)?;
     let mut client = client.with_root_certificates(roots).with_client_auth_cert(chain, key)?;
     client.alpn_protocols = vec![b"h2".to_vec()];
+    client.enable_secret_extraction = true;
     client.resumption = rustls::client::Resumption::disabled();
     Ok(Pki { client: Arc::new(client), server: Arc::new(server) })
 }

@@ -1,30 +1,55 @@
 //! The two buffers that bytes pass through between a socket and a tunnel.
 //!
 //! Both are scratch: they belong to a thread, not to a tunnel, and between two uses they hold nothing that a tunnel
-//! needs, except for an [`Outbox`] whose socket did not take everything.
+//! needs, except for an [`Outbox`] whose socket did not take everything. Payload is never moved inside them: what comes
+//! in is opened where the socket put it, and what goes out is put between the headers of the record that it will be.
 
+use std::io::IoSliceMut;
 use std::ops::Range;
 
-use crate::tls::{MAX_PARTIAL_INPUT, MAX_RECORD_PLAINTEXT, Wire};
+use crate::h2::FRAME_HEADER;
+use crate::tls::{Content, HEADER, MAX_PARTIAL_INPUT, MAX_RECORD_PLAINTEXT, TRAILER};
 
 /// Ciphertext taken from the socket in one read. Larger reads gained nothing measurable.
 const READ_ROOM: usize = 256 * 1024;
-/// Plaintext sealed and sent in one go: 32 full records. Larger batches cost cache, smaller ones system calls.
-pub const BATCH: usize = 32 * MAX_RECORD_PLAINTEXT;
+/// Records sealed and sent in one go. Larger batches cost cache, smaller ones system calls.
+const BATCH_RECORDS: usize = 32;
+/// Plaintext that fills a batch.
+pub const BATCH: usize = BATCH_RECORDS * MAX_RECORD_PLAINTEXT;
+/// Payload of a frame that fills a record.
+const FULL_FRAME_PAYLOAD: usize = MAX_RECORD_PLAINTEXT - FRAME_HEADER;
+/// Frames that one call lays out: as many as a batch has records, and the rest of one that was begun before.
+const MAX_FRAMES: usize = BATCH_RECORDS + 1;
+/// Payload for which it is worth filling up a record that has been begun, rather than to begin another.
+const MIN_FRAME_PAYLOAD: usize = 256;
 
 /// Ciphertext on its way in, and the plaintext that came of it.
 #[derive(Debug)]
 pub struct Inbox {
     cipher: Box<[u8]>,
     filled: usize,
-    pub(crate) plain: Vec<u8>,
+    /// Plaintext that could not be opened in place. Its ranges lie behind those of `cipher`.
+    plain: Vec<u8>,
+    /// Where the payload of records lies, in order.
+    opened: Vec<Range<usize>>,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
         let cipher = vec![0; MAX_PARTIAL_INPUT + READ_ROOM].into_boxed_slice();
-        Self { cipher, filled: 0, plain: Vec::with_capacity(READ_ROOM) }
+        Self { cipher, filled: 0, plain: Vec::new(), opened: Vec::new() }
     }
+}
+
+/// An [`Inbox`] taken apart for the one who opens records.
+pub(crate) struct Opening<'a> {
+    /// What has been received and not been dealt with.
+    pub(crate) cipher: &'a mut [u8],
+    /// For plaintext that was not opened in place; starts at [`aside`](Self::aside) in the address space of ranges.
+    pub(crate) plain: &'a mut Vec<u8>,
+    pub(crate) aside: usize,
+    /// Where plaintext lies, in order.
+    pub(crate) opened: &'a mut Vec<Range<usize>>,
 }
 
 impl Inbox {
@@ -34,6 +59,7 @@ impl Inbox {
         self.cipher[..partial.len()].copy_from_slice(partial);
         self.filled = partial.len();
         self.plain.clear();
+        self.opened.clear();
     }
 
     /// Room for what the socket has.
@@ -46,78 +72,307 @@ impl Inbox {
         self.filled = (self.filled + n).min(self.cipher.len());
     }
 
-    pub(crate) fn split(&mut self) -> (&mut [u8], &mut Vec<u8>) {
-        (&mut self.cipher[..self.filled], &mut self.plain)
+    pub(crate) fn split(&mut self) -> Opening<'_> {
+        let aside = self.cipher.len();
+        Opening { cipher: &mut self.cipher[..self.filled], plain: &mut self.plain, aside, opened: &mut self.opened }
+    }
+
+    /// Where the plaintext of the last read lies, in order.
+    pub(crate) fn opened(&self) -> &[Range<usize>] {
+        &self.opened
     }
 
     /// Payload that an event of the last [`Tunnel::receive`](crate::Tunnel::receive) points to.
     #[must_use]
     pub fn payload(&self, range: Range<usize>) -> &[u8] {
-        self.plain.get(range).unwrap_or_default()
+        let aside = self.cipher.len();
+        let place = if range.start < aside {
+            self.cipher.get(range)
+        } else {
+            self.plain.get(range.start - aside..range.end.saturating_sub(aside))
+        };
+        place.unwrap_or_default()
     }
 }
 
-/// Frames on their way out, first in plain, then sealed.
+/// Frames on their way out: laid out as the records that they will be, then sealed, then sent.
+///
+/// In order, the buffer holds what has been sent, what is sealed, and what is only laid out.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Room once made is kept and not cleared again, which matters for speed.
-    plain: Vec<u8>,
+    bytes: Vec<u8>,
+    sent: usize,
+    sealed: usize,
     filled: usize,
+    /// The records between `sealed` and `filled`. The last one may still grow.
+    records: Vec<Record>,
     /// Scratch for frames that the machine writes itself.
     pub(crate) control: Vec<u8>,
-    pub(crate) wire: Wire,
+    /// What sealing aside has written.
+    aside: Aside,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    /// Where its header will be.
+    start: usize,
+    content: Content,
 }
 
 impl Outbox {
     /// Bytes, frame headers included, that may be added before the batch should be sealed.
     #[must_use]
     pub fn room(&self) -> usize {
-        BATCH.saturating_sub(self.filled)
+        BATCH.saturating_sub(self.filled - self.sealed)
     }
 
     /// Sealed bytes that the socket should take, in order.
     #[must_use]
     pub fn unsent(&self) -> &[u8] {
-        self.wire.unsent()
+        &self.bytes[self.sent..self.sealed]
     }
 
     /// Notes that the socket took the first `n` unsent bytes.
     pub fn advance(&mut self, n: usize) {
-        self.wire.advance(n);
+        self.sent = (self.sent + n).min(self.sealed);
+        if self.is_empty() {
+            self.clear();
+        }
     }
 
     /// Whether nothing is left, sealed or not.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.filled == 0 && self.wire.unsent().is_empty()
+        self.sent == self.filled
     }
 
     /// Forgets everything, for the next tunnel.
     pub fn clear(&mut self) {
+        self.sent = 0;
+        self.sealed = 0;
         self.filled = 0;
-        let unsent = self.wire.unsent().len();
-        self.wire.advance(unsent);
+        self.records.clear();
     }
 
-    /// Frames laid out and not sealed, and where they go.
-    pub(crate) fn split(&mut self) -> (&[u8], &mut Wire) {
-        (&self.plain[..self.filled], &mut self.wire)
+    /// Whether nothing is laid out that still has to be sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.records.is_empty()
     }
 
-    /// A place for `n` bytes behind what is laid out; what is there counts once it is [`laid`](Self::laid).
-    pub(crate) fn place(&mut self, n: usize) -> &mut [u8] {
-        let need = self.filled + n;
-        if self.plain.len() < need {
-            self.plain.resize(need, 0);
+    /// Appends bytes that are sealed already; nothing may be laid out.
+    pub(crate) fn append_sealed(&mut self, bytes: &[u8]) {
+        debug_assert!(self.is_sealed());
+        self.make_room(bytes.len());
+        self.bytes[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+        self.sealed = self.filled;
+    }
+
+    /// Begins a record that carries something other than frames, and puts `message` into it.
+    pub(crate) fn lay_out_message(&mut self, content: Content, message: &[u8]) {
+        self.begin(content);
+        self.put(message);
+    }
+
+    /// Lays out frames that are complete already.
+    pub(crate) fn lay_out(&mut self, mut frames: &[u8]) {
+        while !frames.is_empty() {
+            if self.open_room() == 0 {
+                self.begin(Content::Data);
+            }
+            let (now, later) = frames.split_at(self.open_room().min(frames.len()));
+            self.put(now);
+            frames = later;
         }
-        &mut self.plain[self.filled..need]
     }
 
-    pub(crate) fn laid(&mut self, n: usize) {
-        self.filled = (self.filled + n).min(self.plain.len());
+    /// Offers places for up to `limit` bytes of payload in frames of at most `max_payload` each, and lays out as many
+    /// frames as `fill` says it filled. `head` gives a frame's header for the length of its payload; without one the
+    /// frame and all behind it are left out.
+    pub(crate) fn lay_out_payload<E>(
+        &mut self,
+        limit: usize,
+        max_payload: usize,
+        fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<usize, E>,
+        mut head: impl FnMut(usize) -> Option<[u8; FRAME_HEADER]>,
+    ) -> Result<usize, E> {
+        let limit = limit.min(BATCH);
+        self.make_room(limit + (limit / FULL_FRAME_PAYLOAD + 2) * (HEADER + FRAME_HEADER + TRAILER));
+        let begun = !self.records.is_empty();
+        let offered = Frames { at: self.filled, begun, room: self.open_room(), left: limit, max_payload };
+        let filled = {
+            let mut places: [IoSliceMut<'_>; MAX_FRAMES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let mut used = 0;
+            let mut rest = &mut self.bytes[self.filled..];
+            let mut at = self.filled;
+            for (frame, place) in offered.clone().zip(&mut places) {
+                let (_, behind) = rest.split_at_mut(frame.payload.start - at);
+                let (payload, behind) = behind.split_at_mut(frame.payload.len());
+                *place = IoSliceMut::new(payload);
+                rest = behind;
+                at = frame.payload.end;
+                used += 1;
+            }
+            fill(&mut places[..used])?
+        };
+        let mut laid = 0;
+        for frame in (Frames { left: filled.min(limit), ..offered }).take(MAX_FRAMES) {
+            let Some(head) = head(frame.payload.len()) else { break };
+            if frame.begins_record {
+                self.begin(Content::Data);
+            }
+            self.bytes[self.filled..frame.payload.start].copy_from_slice(&head);
+            self.filled = frame.payload.end;
+            laid += frame.payload.len();
+        }
+        Ok(laid)
     }
 
-    pub(crate) fn sealed(&mut self) {
-        self.filled = 0;
+    /// Seals what is laid out where it is. `seal` is given each record with room for what sealing adds.
+    pub(crate) fn seal_in_place<E>(
+        &mut self,
+        mut seal: impl FnMut(Content, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.end_record();
+        let ends = self.records.iter().skip(1).map(|next| next.start).chain([self.filled]);
+        for (record, end) in self.records.iter().zip(ends) {
+            seal(record.content, &mut self.bytes[record.start..end])?;
+            self.sealed = end;
+        }
+        self.records.clear();
+        Ok(())
+    }
+
+    /// Seals what is laid out into another buffer, which then takes this one's place. `seal` is given the plaintext of
+    /// each record.
+    pub(crate) fn seal_aside<E>(
+        &mut self,
+        first: &[u8],
+        mut seal: impl FnMut(&[u8], &mut Aside) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.end_record();
+        self.aside.filled = 0;
+        self.aside.extend(&self.bytes[self.sent..self.sealed]);
+        self.aside.extend(first);
+        let ends = self.records.iter().skip(1).map(|next| next.start).chain([self.filled]);
+        for (record, end) in self.records.iter().zip(ends) {
+            seal(&self.bytes[record.start + HEADER..end - TRAILER], &mut self.aside)?;
+        }
+        std::mem::swap(&mut self.bytes, &mut self.aside.bytes);
+        self.clear();
+        self.filled = self.aside.filled;
+        self.sealed = self.filled;
+        Ok(())
+    }
+
+    /// Octets of plaintext that the record begun last still takes.
+    fn open_room(&self) -> usize {
+        match self.records.last() {
+            Some(Record { start, content: Content::Data }) => {
+                MAX_RECORD_PLAINTEXT.saturating_sub(self.filled - start - HEADER)
+            }
+            _ => 0,
+        }
+    }
+
+    fn begin(&mut self, content: Content) {
+        self.end_record();
+        self.make_room(HEADER + MAX_RECORD_PLAINTEXT + TRAILER);
+        self.records.push(Record { start: self.filled, content });
+        self.filled += HEADER;
+    }
+
+    /// Leaves room for what closes the record begun last.
+    fn end_record(&mut self) {
+        if !self.records.is_empty() {
+            self.make_room(TRAILER);
+            self.filled += TRAILER;
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    fn make_room(&mut self, n: usize) {
+        let need = self.filled + n;
+        if self.bytes.len() < need {
+            self.bytes.resize(need, 0);
+        }
+    }
+}
+
+/// Where the frames of one stream's payload go, each within one record. The places of the first frames do not depend on
+/// how many follow.
+#[derive(Debug, Clone)]
+struct Frames {
+    /// End of what is laid out.
+    at: usize,
+    /// Whether a record has been begun, which has to be closed before another.
+    begun: bool,
+    /// Octets of plaintext that it still takes.
+    room: usize,
+    /// Payload that has no place yet.
+    left: usize,
+    max_payload: usize,
+}
+
+/// The place of one frame.
+struct Frame {
+    begins_record: bool,
+    payload: Range<usize>,
+}
+
+impl Iterator for Frames {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        if self.left == 0 {
+            return None;
+        }
+        let begins_record = self.room < FRAME_HEADER + MIN_FRAME_PAYLOAD;
+        if begins_record {
+            self.at += if self.begun { TRAILER + HEADER } else { HEADER };
+            self.begun = true;
+            self.room = MAX_RECORD_PLAINTEXT;
+        }
+        let start = self.at + FRAME_HEADER;
+        let length = self.left.min(self.max_payload).min(self.room - FRAME_HEADER);
+        self.at = start + length;
+        self.room -= FRAME_HEADER + length;
+        self.left -= length;
+        Some(Frame { begins_record, payload: start..self.at })
+    }
+}
+
+/// Records that were sealed elsewhere than where they were laid out.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    /// Room once made is kept and not cleared again.
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Aside {
+    /// Appends `bytes`.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    /// Room for at least `n` octets, which count once they are [`written`](Self::written).
+    pub(crate) fn room(&mut self, n: usize) -> &mut [u8] {
+        let need = self.filled + n;
+        if self.bytes.len() < need {
+            self.bytes.resize(need, 0);
+        }
+        &mut self.bytes[self.filled..]
+    }
+
+    /// Notes that `n` octets of the room have been written.
+    pub(crate) fn written(&mut self, n: usize) {
+        self.filled = (self.filled + n).min(self.bytes.len());
     }
 }

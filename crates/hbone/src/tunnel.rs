@@ -12,20 +12,14 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::buffer::{BATCH, Inbox, Outbox};
+use crate::buffer::{Inbox, Outbox};
 use crate::error::{Fault, OpenError, Reason, SendError};
-use crate::h2::{Config, Connection, End, Event, Header, Role, StreamId};
-use crate::tls::{MAX_RECORD_PLAINTEXT, Session, TlsError};
+use crate::h2::{Allowance, Config, Connection, End, Event, Header, Role, StreamId};
+use crate::tls::{Next, Session, TlsError};
 
 /// How long the TLS handshake may take from its first byte: a handshake is three packets, and a peer that needs longer
 /// for them would only hold a socket.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Octets of an HTTP/2 frame header (RFC 9113 §4.1).
-const FRAME_HEADER: usize = 9;
-/// Payload of a DATA frame that fills exactly one TLS record.
-const FRAME_PAYLOAD: usize = MAX_RECORD_PLAINTEXT - FRAME_HEADER;
-/// Frames that one call lays out.
-const MAX_FRAMES: usize = BATCH / MAX_RECORD_PLAINTEXT;
 
 /// Why a tunnel ended. All of these are final.
 #[derive(Debug, Clone)]
@@ -57,8 +51,6 @@ impl std::error::Error for TunnelError {}
 pub struct Tunnel {
     session: Session,
     h2: Connection,
-    /// Handshake messages and alerts waiting for [`Tunnel::seal`]; bounded by what one handshake flight is.
-    handshake: Vec<u8>,
     handshake_deadline: Option<Instant>,
 }
 
@@ -69,11 +61,7 @@ impl Tunnel {
     /// [`TunnelError::Tls`] if the configuration is not usable.
     pub fn client(tls: Arc<ClientConfig>, config: Config, now: Instant) -> Result<Self, TunnelError> {
         let session = Session::client(tls).map_err(TunnelError::Tls)?;
-        let mut tunnel = Self::new(session, Role::Client, config, now);
-        // The client speaks first.
-        let hello = tunnel.session.open(&mut [], &mut Vec::new(), &mut tunnel.handshake);
-        hello.map_err(TunnelError::Tls)?;
-        Ok(tunnel)
+        Ok(Self::new(session, Role::Client, config, now))
     }
 
     /// The side that serves streams. `tls` decides which peers are acceptable.
@@ -86,12 +74,7 @@ impl Tunnel {
     }
 
     fn new(session: Session, role: Role, config: Config, now: Instant) -> Self {
-        Self {
-            session,
-            h2: Connection::new(role, config, now),
-            handshake: Vec::new(),
-            handshake_deadline: Some(now + HANDSHAKE_TIMEOUT),
-        }
+        Self { session, h2: Connection::new(role, config, now), handshake_deadline: Some(now + HANDSHAKE_TIMEOUT) }
     }
 
     /// Prepares `inbox` for a read from this tunnel's socket.
@@ -106,13 +89,13 @@ impl Tunnel {
     /// Any [`TunnelError`] is final; what [`seal`](Self::seal) still gives tells the peer about it. `events` holds what
     /// came before the fault.
     pub fn receive(&mut self, now: Instant, inbox: &mut Inbox, events: &mut Vec<Event>) -> Result<(), TunnelError> {
-        let (cipher, plain) = inbox.split();
-        let opened = self.session.open(cipher, plain, &mut self.handshake).map_err(TunnelError::Tls);
-        if self.session.is_sendable() {
+        let opened = self.session.open(inbox.split()).map_err(TunnelError::Tls);
+        if self.session.is_established() {
             self.handshake_deadline = None;
         }
-        if !plain.is_empty() {
-            self.h2.receive(now, plain, events).map_err(TunnelError::Http2)?;
+        for range in inbox.opened() {
+            let plain = inbox.payload(range.clone());
+            self.h2.receive_at(now, plain, range.start, events).map_err(TunnelError::Http2)?;
         }
         opened
     }
@@ -122,28 +105,19 @@ impl Tunnel {
     /// # Errors
     /// Any [`TunnelError`] is final.
     pub fn seal(&mut self, outbox: &mut Outbox) -> Result<(), TunnelError> {
-        if !self.handshake.is_empty() {
-            outbox.wire.extend(&self.handshake);
-            self.handshake = Vec::new();
-        }
-        if self.session.is_sendable() {
-            self.lay_out_control(outbox);
-            let (plain, wire) = outbox.split();
-            if !plain.is_empty() {
-                self.session.seal(plain, wire).map_err(TunnelError::Tls)?;
-                outbox.sealed();
-            }
-        }
-        Ok(())
+        let frames = self.session.is_sendable() && self.h2.has_transmit();
+        self.lay_out_control(outbox, if frames { Next::Frames } else { Next::Nothing });
+        self.session.seal(outbox).map_err(TunnelError::Tls)
     }
 
-    /// Lays out the frames of the machine's own. Always before DATA: a stream's HEADERS come first.
-    fn lay_out_control(&mut self, outbox: &mut Outbox) {
-        if self.h2.has_transmit() {
+    /// Lays out what the session and the machine have to say themselves. Always before DATA: a stream's HEADERS come
+    /// first.
+    fn lay_out_control(&mut self, outbox: &mut Outbox, next: Next) {
+        self.session.lay_out(outbox, next);
+        if self.session.is_sendable() && self.h2.has_transmit() {
             let mut control = std::mem::take(&mut outbox.control);
             self.h2.poll_transmit(&mut control);
-            outbox.place(control.len()).copy_from_slice(&control);
-            outbox.laid(control.len());
+            outbox.lay_out(&control);
             control.clear();
             outbox.control = control;
         }
@@ -152,7 +126,7 @@ impl Tunnel {
     /// Whether [`seal`](Self::seal) would have something to say even without DATA.
     #[must_use]
     pub fn has_transmit(&self) -> bool {
-        !self.handshake.is_empty() || (self.session.is_sendable() && self.h2.has_transmit())
+        self.session.has_transmit() || (self.session.is_sendable() && self.h2.has_transmit())
     }
 
     /// Opens a stream with a CONNECT request to `authority`; the client may send on it once the peer has answered. Before the handshake is complete the
@@ -174,7 +148,7 @@ impl Tunnel {
 
     /// Lays out DATA frames of at most `limit` payload bytes in all. `fill` is given the places for the payload and
     /// returns how many bytes it put there, in order; with 0 bytes nothing is laid out. Returns `None`, without calling
-    /// `fill`, when flow control or `outbox` have no room.
+    /// `fill`, when flow control or `outbox` have no room, and before the handshake is complete.
     pub fn send_data<E>(
         &mut self,
         id: StreamId,
@@ -182,53 +156,32 @@ impl Tunnel {
         outbox: &mut Outbox,
         fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<usize, E>,
     ) -> Option<Result<usize, E>> {
-        self.lay_out_control(outbox);
-        let frame = FRAME_PAYLOAD.min(self.h2.max_data_len());
-        let frames = (outbox.room() / (FRAME_HEADER + frame)).min(MAX_FRAMES);
-        let limit = limit.min(self.h2.send_capacity(id)).min(frames * frame);
+        if !self.session.is_sendable() {
+            return None;
+        }
+        self.lay_out_control(outbox, Next::Frames);
+        let limit = limit.min(self.h2.send_capacity(id)).min(outbox.room());
         if limit == 0 {
             return None;
         }
-        let place = outbox.place(limit + limit.div_ceil(frame) * FRAME_HEADER);
-        let filled = {
-            let mut places: [IoSliceMut<'_>; MAX_FRAMES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-            let mut used = 0;
-            for (chunk, slot) in place.chunks_mut(FRAME_HEADER + frame).zip(&mut places) {
-                *slot = IoSliceMut::new(&mut chunk[FRAME_HEADER..]);
-                used += 1;
-            }
-            fill(&mut places[..used])
-        };
-        Some(filled.map(|len| {
-            let len = len.min(limit);
-            self.frame(id, frame, len, outbox);
-            len
-        }))
-    }
-
-    /// Writes the headers of the frames whose payload, `len` bytes in all, has been placed in `outbox`.
-    fn frame(&mut self, id: StreamId, frame: usize, len: usize, outbox: &mut Outbox) {
-        let mut left = len;
-        while left > 0 {
-            let payload = left.min(frame);
-            // Capacity was asked for before and nothing happened since, so that this cannot fail; if it did, not laying
-            // the frame out keeps the connection consistent.
-            let Ok(header) = self.h2.data_header(id, payload, End::No) else { return };
-            outbox.place(FRAME_HEADER).copy_from_slice(&header);
-            outbox.laid(FRAME_HEADER + payload);
-            left -= payload;
-        }
+        // Capacity was asked for before and nothing happened since, so that asking for a header cannot fail; if it did,
+        // not laying the frame out keeps the connection consistent.
+        let max_payload = self.h2.max_data_len();
+        let head = |payload| self.h2.data_header(id, payload, End::No).ok();
+        Some(outbox.lay_out_payload(limit, max_payload, fill, head))
     }
 
     /// Ends our direction of a stream (END_STREAM).
     ///
     /// # Errors
-    /// If the stream is gone or our direction has ended already.
+    /// If the stream is gone, our direction has ended already, or the handshake is not complete.
     pub fn end(&mut self, id: StreamId, outbox: &mut Outbox) -> Result<(), SendError> {
-        self.lay_out_control(outbox);
+        if !self.session.is_sendable() {
+            return Err(SendError::NotAnswered);
+        }
+        self.lay_out_control(outbox, Next::Frames);
         let header = self.h2.data_header(id, 0, End::Yes)?;
-        outbox.place(FRAME_HEADER).copy_from_slice(&header);
-        outbox.laid(FRAME_HEADER);
+        outbox.lay_out(&header);
         Ok(())
     }
 
@@ -240,6 +193,18 @@ impl Tunnel {
     /// Gives `len` received payload bytes of a stream back to flow control, because they have been written on.
     pub fn credit(&mut self, id: StreamId, len: usize) {
         self.h2.credit(id, len);
+    }
+
+    /// Takes what windows are beyond their first size from `allowance`, which other tunnels share. To be called before
+    /// anything has been received.
+    pub fn draw_on(&mut self, allowance: Allowance) {
+        self.h2.draw_on(allowance);
+    }
+
+    /// The last measured round trip to the peer, if there was one.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.h2.round_trip()
     }
 
     /// Payload bytes that flow control allows now on a stream.
@@ -257,7 +222,7 @@ impl Tunnel {
     pub fn close(&mut self, reason: Reason, outbox: &mut Outbox) {
         self.h2.close(reason);
         if self.seal(outbox).is_ok() {
-            self.session.close(&mut outbox.wire);
+            self.session.close(outbox);
         }
     }
 
@@ -285,7 +250,7 @@ impl Tunnel {
     /// Whether the handshake is complete on this side.
     #[must_use]
     pub fn is_established(&self) -> bool {
-        self.session.is_sendable()
+        self.session.is_established()
     }
 
     /// Whether the peer has ended the TLS session in order.

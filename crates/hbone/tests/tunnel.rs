@@ -10,6 +10,13 @@ use hbone::{HANDSHAKE_TIMEOUT, Inbox, Outbox, Tunnel, TunnelError};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+/// Whether a tunnel opens and seals its records itself after the handshake, or leaves that to rustls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Itself,
+    Rustls,
+}
+
 /// A root and what it signed, for both ends.
 struct Pki {
     client: Arc<ClientConfig>,
@@ -39,8 +46,22 @@ fn pki(server_alpn: &[&[u8]]) -> Pki {
     let (chain, key) = leaf();
     let mut client = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
     client.alpn_protocols = vec![b"h2".to_vec()];
+    client.enable_secret_extraction = true;
+    server.enable_secret_extraction = true;
     Pki { client: Arc::new(client), server: Arc::new(server) }
 }
+
+impl Pki {
+    fn sealed_by(self, client: By, server: By) -> Self {
+        let (mut clients, mut servers) = (ClientConfig::clone(&self.client), ServerConfig::clone(&self.server));
+        clients.enable_secret_extraction = client == By::Itself;
+        servers.enable_secret_extraction = server == By::Itself;
+        Self { client: Arc::new(clients), server: Arc::new(servers) }
+    }
+}
+
+const ALL_PAIRS: [(By, By); 4] =
+    [(By::Itself, By::Itself), (By::Itself, By::Rustls), (By::Rustls, By::Itself), (By::Rustls, By::Rustls)];
 
 /// One end with its buffers, and what it has been told.
 struct EndPoint {
@@ -98,7 +119,7 @@ impl EndPoint {
     }
 
     fn request(&self) -> StreamId {
-        self.events.iter().find_map(|e| if let Event::Request { id, .. } = e { Some(*id) } else { None }).unwrap()
+        self.events.iter().rev().find_map(|e| if let Event::Request { id, .. } = e { Some(*id) } else { None }).unwrap()
     }
 }
 
@@ -175,20 +196,49 @@ fn a_request_opened_before_the_handshake_is_complete_reaches_the_server() {
 #[test]
 fn payload_arrives_whole_both_ways_whatever_pieces_the_link_makes_of_it() {
     for step in [1, 7, 1000, 16_406, 64 * 1024] {
-        let mut pair = Pair::new();
-        pair.step = step;
-        let id = pair.open();
-        let up: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
-        let down: Vec<u8> = (0..200_000u32).map(|i| (i >> 3) as u8).collect();
-        let (mut up_left, mut down_left) = (&up[..], &down[..]);
-        while !up_left.is_empty() || !down_left.is_empty() {
-            up_left = pair.client.send(id, up_left);
-            down_left = pair.server.send(id, down_left);
-            pair.settle().unwrap();
-        }
-        assert!(pair.server.received == up, "upstream, step {step}");
-        assert!(pair.client.received == down, "downstream, step {step}");
+        payload_arrives_whole(Pair::new(), step);
     }
+}
+
+#[test]
+fn it_makes_no_difference_to_the_peer_who_seals_the_records() {
+    for (client, server) in ALL_PAIRS {
+        for step in [1000, 64 * 1024] {
+            payload_arrives_whole(Pair::with(pki(&[b"h2"]).sealed_by(client, server)), step);
+        }
+    }
+}
+
+fn payload_arrives_whole(mut pair: Pair, step: usize) {
+    pair.step = step;
+    let id = pair.open();
+    let up: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
+    let down: Vec<u8> = (0..200_000u32).map(|i| (i >> 3) as u8).collect();
+    let (mut up_left, mut down_left) = (&up[..], &down[..]);
+    while !up_left.is_empty() || !down_left.is_empty() {
+        up_left = pair.client.send(id, up_left);
+        down_left = pair.server.send(id, down_left);
+        pair.settle().unwrap();
+    }
+    assert!(pair.server.received == up, "upstream, step {step}");
+    assert!(pair.client.received == down, "downstream, step {step}");
+}
+
+#[test]
+fn frames_of_several_streams_share_records_and_come_apart_again() {
+    let mut pair = Pair::new();
+    let ids: Vec<StreamId> = (0..5).map(|_| pair.open()).collect();
+    let text = |i: usize, round: usize| format!("{i}/{round};").repeat(1 + (i * 97 + round * 31) % 3000);
+    let mut expected = String::new();
+    for round in 0..20 {
+        for (i, id) in ids.iter().enumerate() {
+            let text = text(i, round);
+            assert!(pair.client.send(*id, text.as_bytes()).is_empty(), "there is room");
+            expected += &text;
+        }
+        pair.settle().unwrap();
+    }
+    assert!(pair.server.received == expected.as_bytes());
 }
 
 #[test]
@@ -276,19 +326,29 @@ fn garbage_instead_of_a_handshake_is_an_error_at_once() {
 
 #[test]
 fn a_record_that_was_tampered_with_ends_the_tunnel() {
-    let mut pair = Pair::new();
-    let id = pair.open();
-    assert!(pair.client.send(id, b"secret").is_empty());
-    let mut bytes = pair.client.give().unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    let error = pair.server.take(pair.now, &bytes).unwrap_err();
-    assert!(matches!(error, TunnelError::Tls(_)), "{error}");
-    assert!(pair.server.received.is_empty());
+    for (client, server) in ALL_PAIRS {
+        let mut pair = Pair::with(pki(&[b"h2"]).sealed_by(client, server));
+        let id = pair.open();
+        assert!(pair.client.send(id, b"secret").is_empty());
+        let mut bytes = pair.client.give().unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        let error = pair.server.take(pair.now, &bytes).unwrap_err();
+        assert!(matches!(error, TunnelError::Tls(_)), "{error}");
+        assert!(pair.server.received.is_empty());
+        let alert = pair.server.give().unwrap();
+        let seen = pair.client.take(pair.now, &alert).unwrap_err();
+        assert!(seen.to_string().contains("BadRecordMac"), "{seen}");
+    }
 }
 
 #[test]
 fn a_graceful_end_lets_streams_finish_and_says_goodbye() {
-    let mut pair = Pair::new();
+    for (client, server) in ALL_PAIRS {
+        graceful_end(Pair::with(pki(&[b"h2"]).sealed_by(client, server)));
+    }
+}
+
+fn graceful_end(mut pair: Pair) {
     let id = pair.open();
     pair.server.tunnel.shutdown(pair.now);
     pair.settle().unwrap();
