@@ -7,9 +7,11 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{fstat, fstatfs};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -64,19 +66,33 @@ impl Netns {
     /// # Errors
     /// If the thread may not enter (`CAP_SYS_ADMIN` is needed); `visit` has not run then.
     pub fn run<T>(&self, visit: impl FnOnce() -> T) -> io::Result<T> {
-        let home = File::open(OWN)?;
+        let home = home()?;
         enter(&self.fd)?;
         let _way_back = Home(home);
         Ok(visit())
     }
 }
 
+/// The namespace that the calling thread lives in, opened once: a thread only ever visits others.
+fn home() -> io::Result<Rc<File>> {
+    thread_local! {
+        static HOME: OnceCell<Rc<File>> = const { OnceCell::new() };
+    }
+    HOME.with(|home| match home.get() {
+        Some(known) => Ok(Rc::clone(known)),
+        None => {
+            let opened = Rc::new(File::open(OWN)?);
+            Ok(Rc::clone(home.get_or_init(|| opened)))
+        }
+    })
+}
+
 /// The namespace that a thread came from. Dropping it leads back, even if the visit panics.
-struct Home(File);
+struct Home(Rc<File>);
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Err(error) = enter(&self.0) {
+        if let Err(error) = enter(&*self.0) {
             // Not through the log, which may be written by another thread that does not get to it any more.
             eprintln!("cannot leave a pod's network namespace, aborting so as not to mix up namespaces: {error}");
             std::process::abort();

@@ -67,14 +67,9 @@ pub fn abort_on_close(socket: &impl AsFd) {
 /// The kernel's, usually for want of `CAP_NET_ADMIN` or `CAP_NET_RAW`.
 pub fn allow_foreign_source(socket: &socket2::Socket, source: IpAddr) -> io::Result<()> {
     match source {
-        IpAddr::V4(_) => {
-            socket.set_ip_transparent_v4(true)?;
-            socket.set_freebind_v4(true)?;
-        }
-        IpAddr::V6(_) => {
-            socket.set_ip_transparent_v6(true)?;
-            socket.set_freebind_v6(true)?;
-        }
+        // A transparent socket may bind to addresses that are not there as well: IP_FREEBIND would add nothing.
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
     }
     // Ports are then picked at connect, per 4-tuple: one busy client address cannot use up the port range.
     bind_without_port(socket)
