@@ -23,7 +23,7 @@ use crate::inpod::{self, DataPlane, Observer, PodStates};
 use crate::net::listen::{PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::options::{Keepalive, Liveness};
-use crate::proxy::{self, Listeners, Proxies, Shutdown, WorkerThreads, Workers};
+use crate::proxy::{self, EarlyData, Listeners, Proxies, Shutdown, WorkerThreads, Workers};
 use crate::state::Views;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{self, Metrics, PodCounts, PodMetrics};
@@ -201,15 +201,9 @@ fn dump_sources(
 
 fn proxy_config(config: &Config) -> proxy::Config {
     let socket = &config.socket;
-    let liveness = Liveness {
-        keepalive: socket.keepalive_enabled.then_some(Keepalive {
-            time: socket.keepalive_time,
-            interval: socket.keepalive_interval,
-            retries: socket.keepalive_retries,
-        }),
-        user_timeout: socket
-            .user_timeout_enabled
-            .then(|| socket.keepalive_time + socket.keepalive_interval * socket.keepalive_retries),
+    let liveness = |time, interval, retries| Liveness {
+        keepalive: socket.keepalive_enabled.then_some(Keepalive { time, interval, retries }),
+        user_timeout: socket.user_timeout_enabled.then(|| time + interval * retries),
     };
     let windows = |base: hbone::limits::Config| hbone::limits::Config {
         stream_window: config.stream_window,
@@ -235,7 +229,11 @@ fn proxy_config(config: &Config) -> proxy::Config {
             Some(false) => Transparency::Never,
             None => Transparency::IfPossible,
         },
-        liveness,
+        peers: liveness(socket.keepalive_time, socket.keepalive_interval, socket.keepalive_retries),
+        apps: liveness(socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries),
+        half_closed_timeout: config.half_closed_timeout,
+        early_data: if config.early_data { EarlyData::Allowed } else { EarlyData::Off },
+        allowance: hbone::h2::Allowance::new(config.buffer_budget),
         route: RouteSettings {
             network: config.network.as_str().into(),
             hbone_port: ports::INBOUND,

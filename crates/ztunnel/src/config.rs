@@ -88,6 +88,12 @@ pub struct SocketConfig {
     pub keepalive_retries: u32,
     /// Whether unacknowledged bytes end a connection as well.
     pub user_timeout_enabled: bool,
+    /// Silence before the first probe towards apps.
+    pub app_keepalive_time: Duration,
+    /// Time between two probes towards apps.
+    pub app_keepalive_interval: Duration,
+    /// How many go unanswered before the connection to an app is given up.
+    pub app_keepalive_retries: u32,
 }
 
 /// All settings.
@@ -126,6 +132,9 @@ pub struct Config {
     pub inpod_port_reuse: bool,
     pub pool_max_streams: u16,
     pub pool_unused_release: Duration,
+    pub half_closed_timeout: Duration,
+    pub early_data: bool,
+    pub buffer_budget: usize,
     pub stream_window: u32,
     pub connection_window: u32,
     pub frame_size: u32,
@@ -212,6 +221,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let xds_address = uri(reader, "XDS_ADDRESS", proxy_config.discovery_address.as_deref());
     let own_workload = own_workload(reader);
     let dns_capture = metadata.get("DNS_CAPTURE").is_none_or(|text| text.eq_ignore_ascii_case("true"));
+    let socket = socket_config(reader);
     let config = Config {
         local_node: reader.text("NODE_NAME"),
         network: reader.text("NETWORK")?,
@@ -244,13 +254,10 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         stream_window: narrow(reader.number("HTTP2_STREAM_WINDOW_SIZE")?),
         connection_window: narrow(reader.number("HTTP2_CONNECTION_WINDOW_SIZE")?),
         frame_size: narrow(reader.number("HTTP2_FRAME_SIZE")?),
-        socket: SocketConfig {
-            keepalive_enabled: reader.boolean("KEEPALIVE_ENABLED")?,
-            keepalive_time: reader.duration("KEEPALIVE_TIME")?,
-            keepalive_interval: reader.duration("KEEPALIVE_INTERVAL")?,
-            keepalive_retries: narrow(reader.number("KEEPALIVE_RETRIES")?),
-            user_timeout_enabled: reader.boolean("USER_TIMEOUT_ENABLED")?,
-        },
+        socket: socket?,
+        half_closed_timeout: reader.duration("HALF_CLOSED_TIMEOUT")?,
+        early_data: reader.boolean("HBONE_EARLY_DATA")?,
+        buffer_budget: narrow(reader.number("BUFFER_BUDGET")?),
         drain_deadline: drain_deadline(reader),
         localhost_app_tunnel: reader.boolean("LOCALHOST_APP_TUNNEL")?,
         baggage: reader.boolean("ENABLE_RESPONSE_BAGGAGE")?,
@@ -274,6 +281,24 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         reader.problem("error parsing proxy config: ztunnel run without any servers enabled".to_owned());
     }
     Some(config)
+}
+
+fn socket_config(reader: &mut Reader<'_>) -> Option<SocketConfig> {
+    let time = reader.duration("KEEPALIVE_TIME");
+    let interval = reader.duration("KEEPALIVE_INTERVAL");
+    let retries = reader.number("KEEPALIVE_RETRIES");
+    let (app_time, app_interval) = (reader.duration("APP_KEEPALIVE_TIME"), reader.duration("APP_KEEPALIVE_INTERVAL"));
+    let app_retries = reader.number("APP_KEEPALIVE_RETRIES");
+    Some(SocketConfig {
+        keepalive_enabled: reader.boolean("KEEPALIVE_ENABLED")?,
+        keepalive_time: time?,
+        keepalive_interval: interval?,
+        keepalive_retries: narrow(retries?),
+        user_timeout_enabled: reader.boolean("USER_TIMEOUT_ENABLED")?,
+        app_keepalive_time: app_time.or(time)?,
+        app_keepalive_interval: app_interval.or(interval)?,
+        app_keepalive_retries: narrow(app_retries.or(retries)?),
+    })
 }
 
 /// A number whose bounds in the table fit the type.

@@ -5,3 +5,4 @@ pub mod listen;
 pub mod netns;
 pub mod options;
 pub mod original_dst;
+pub mod pipe;

@@ -22,10 +22,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::h2::Allowance;
 use mesh::{AdmitSettings, LocalWorkload, RouteSettings};
 use tokio::sync::watch;
 
 pub use driver::{PodProxy, Proxies};
+pub use tunnel::EarlyData;
 pub use worker::{WorkerThreads, Workers};
 
 use crate::net::listen::{PortReuse, Transparency};
@@ -42,8 +44,16 @@ pub struct Config {
     pub port_reuse: PortReuse,
     /// Whether client addresses are kept.
     pub transparency: Transparency,
-    /// Keepalive of both sides' sockets.
-    pub liveness: Liveness,
+    /// Keepalive of the sockets of tunnels.
+    pub peers: Liveness,
+    /// Keepalive of the sockets of apps, and of plain connections.
+    pub apps: Liveness,
+    /// How long a connection that has ended in one direction may carry nothing in the other.
+    pub half_closed_timeout: Duration,
+    /// Whether what apps say first may go along with the request for their connection.
+    pub early_data: EarlyData,
+    /// What the receive windows of all tunnels together may be beyond their first sizes.
+    pub allowance: Allowance,
     /// Routing.
     pub route: RouteSettings,
     /// Admission; its `preserve_source` is what the listeners turn out to allow.

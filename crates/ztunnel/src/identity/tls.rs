@@ -74,6 +74,7 @@ impl Configs {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
+        server.enable_secret_extraction = true; // `hbone` opens and seals records itself
 
         let mut client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
@@ -83,6 +84,7 @@ impl Configs {
             .with_client_cert_resolver(own);
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.enable_sni = false;
+        client.enable_secret_extraction = true;
         client.resumption = Resumption::disabled();
 
         Ok(Self { server: Arc::new(server), client, roots, clients: Mutex::default() })

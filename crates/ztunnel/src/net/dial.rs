@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::Permit;
 use mesh::permit::Grant;
+use mesh::{Hop, Permit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::TcpStream;
 
@@ -21,14 +21,16 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Dialer {
     netns: Option<Arc<Netns>>,
     mark: Option<u32>,
-    liveness: Liveness,
+    peers: Liveness,
+    apps: Liveness,
 }
 
 impl Dialer {
-    /// A dialer for `netns` (`None`: the process's own) whose packets carry `mark`.
+    /// A dialer for `netns` (`None`: the process's own) whose packets carry `mark`, and whose connections to other
+    /// proxies and to apps are kept alive as `peers` and `apps` say.
     #[must_use]
-    pub fn new(netns: Option<Arc<Netns>>, mark: Option<u32>, liveness: Liveness) -> Self {
-        Self { netns, mark, liveness }
+    pub fn new(netns: Option<Arc<Netns>>, mark: Option<u32>, peers: Liveness, apps: Liveness) -> Self {
+        Self { netns, mark, peers, apps }
     }
 
     /// Connects to what `permit` allows, from the source address that it asks to keep, if any.
@@ -44,15 +46,24 @@ impl Dialer {
             Grant::Inbound(admission, _) => admission.source_ip(),
             Grant::Outbound(_) => None, // never spoofed
         };
+        let liveness = match permit.hop() {
+            Hop::Tcp { .. } => &self.apps,
+            Hop::Hbone { .. } | Hop::DoubleHbone { .. } => &self.peers,
+        };
         let source = kept.filter(|source| *source != destination.ip());
-        match tokio::time::timeout(DIAL_TIMEOUT, self.connect(source, destination)).await {
+        match tokio::time::timeout(DIAL_TIMEOUT, self.connect(source, destination, liveness)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")),
         }
     }
 
-    async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr) -> io::Result<TcpStream> {
-        let socket = self.socket(source, destination)?;
+    async fn connect(
+        &self,
+        source: Option<IpAddr>,
+        destination: SocketAddr,
+        liveness: &Liveness,
+    ) -> io::Result<TcpStream> {
+        let socket = self.socket(source, destination, liveness)?;
         match socket.connect(&SockAddr::from(destination)) {
             Ok(()) => {}
             Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
@@ -66,13 +77,13 @@ impl Dialer {
         }
     }
 
-    fn socket(&self, source: Option<IpAddr>, destination: SocketAddr) -> io::Result<Socket> {
+    fn socket(&self, source: Option<IpAddr>, destination: SocketAddr, liveness: &Liveness) -> io::Result<Socket> {
         let new = || Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP));
         let socket = match &self.netns {
             Some(netns) => netns.run(new)??,
             None => new()?,
         };
-        options::prepare_stream(&socket, &self.liveness)?;
+        options::prepare_stream(&socket, liveness)?;
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }

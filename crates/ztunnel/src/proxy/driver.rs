@@ -1,6 +1,8 @@
 //! The tasks of a pod's proxy: accept loops, one task per tunnel and per plain connection, and the drain.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hbone::{HANDSHAKE_TIMEOUT, Tunnel};
@@ -28,6 +30,9 @@ use crate::net::original_dst::original_destination;
 use crate::state::{ANNOUNCEMENT_TIMEOUT, Views};
 use crate::telemetry::Telemetry;
 
+/// Connections accepted before those accepted so far are carried on. More in one go would travel as one batch from
+/// process to process, each of which would wait for the one before it.
+const ACCEPTS_PER_TURN: usize = 4;
 /// How long cut connections may take to be accounted for once they have been told.
 const FORCED_END: Duration = Duration::from_secs(1);
 
@@ -74,20 +79,21 @@ impl Proxies {
             mark: netns.as_ref().and(config.mark),
             port_reuse: config.port_reuse,
             transparency: config.transparency,
-            liveness: config.liveness,
+            liveness: config.apps,
         };
+        let towards_peers = ListenOptions { liveness: config.peers, ..options.clone() };
         let ports = config.listeners;
-        let open = |component: &str, port| {
-            let listener = Listener::bind(ports.at(port), &options)?;
+        let open = |component: &str, port, options: &ListenOptions| {
+            let listener = Listener::bind(ports.at(port), options)?;
             let transparent = listener.is_transparent();
             tracing::info!(address = %listener.address(), component, transparent, "listener established");
             Ok(listener)
         };
         let sockets = span(&who).in_scope(|| {
             Ok(Sockets {
-                inbound: open("inbound", ports.inbound)?,
-                inbound_plaintext: open("inbound plaintext", ports.inbound_plaintext)?,
-                outbound: open("outbound", ports.outbound)?,
+                inbound: open("inbound", ports.inbound, &towards_peers)?,
+                inbound_plaintext: open("inbound plaintext", ports.inbound_plaintext, &options)?,
+                outbound: open("outbound", ports.outbound, &options)?,
             })
         })?;
         let registry = Arc::<Registry>::default();
@@ -99,7 +105,7 @@ impl Proxies {
             views: self.views.clone(),
             identities: self.identities.clone(),
             telemetry: self.telemetry.clone(),
-            dialer: Dialer::new(netns, config.mark, config.liveness),
+            dialer: Dialer::new(netns, config.mark, config.peers, config.apps),
             registry: Arc::clone(&registry),
         });
         let phase = watch::Sender::new(Phase::Running);
@@ -178,12 +184,26 @@ async fn next(acceptor: &mut Acceptor, phase: &mut watch::Receiver<Phase>) -> Op
     }
 }
 
+/// Lets the other tasks of this thread that are ready have a turn.
+async fn let_others_run() {
+    let mut others_first = true;
+    poll_fn(|cx| {
+        if !std::mem::take(&mut others_first) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 async fn accept_outbound(
     context: Arc<Context>,
     pool: Arc<Pool>,
     mut acceptor: Acceptor,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let mut accepted = 0_usize;
     while let Some(arrival) = next(&mut acceptor, &mut phase).await {
         let socket = context.telemetry.socket(Reporter::Source);
         let target = original_destination(&arrival.socket, arrival.local);
@@ -196,6 +216,10 @@ async fn accept_outbound(
             }
             .in_current_span(),
         );
+        accepted += 1;
+        if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
+            let_others_run().await;
+        }
     }
     tracing::info!(component = "outbound", "shutdown complete");
 }
@@ -270,7 +294,8 @@ async fn prepare_server(
     let certificate = certificate.map_err(|e| format!("signing error: {e}"))?;
     let config = context.config.server.clone();
     let tunnel = Tunnel::server(certificate.server_config(), config, Instant::now());
-    let tunnel = tunnel.map_err(|e| format!("tls error: {e}"))?;
+    let mut tunnel = tunnel.map_err(|e| format!("tls error: {e}"))?;
+    tunnel.draw_on(context.config.allowance.clone());
     let serving = Arc::clone(context);
     let serve = Box::new(move |tunnel: &Tunnel| {
         let identity = tunnel.peer_certificates().and_then(|chain| peer_identity(chain));
@@ -280,17 +305,19 @@ async fn prepare_server(
     let (handle, mailbox) = Handle::new(u32::MAX);
     let registered = context.registry.register(handle);
     let role = Role::Server(ServerRole::Unauthenticated(serve));
-    Ok(Some((Driver::new(socket, tunnel, role, mailbox), registered)))
+    let half_closed_timeout = context.config.half_closed_timeout;
+    Ok(Some((Driver::new(socket, tunnel, role, mailbox, half_closed_timeout), registered)))
 }
 
 fn new_pool(context: &Arc<Context>, runtime: &Runtime, phase: &watch::Receiver<Phase>) -> Pool {
+    let early_data = context.config.early_data;
     let (streams, context, runtime, phase) =
         (context.config.pool_streams, Arc::clone(context), runtime.clone(), phase.clone());
     let start = move |pool: &Arc<Pool>, new: NewTunnel| {
         let task = dial_tunnel(Arc::clone(&context), Arc::clone(pool), new, phase.clone());
         runtime.spawn(task.in_current_span());
     };
-    Pool::new(streams, Box::new(start))
+    Pool::new(streams, early_data, Box::new(start))
 }
 
 /// One dialled tunnel, from its certificate to its end.
@@ -303,14 +330,17 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
         let tls = certificate.client_config(&key.expect);
         let socket = context.dialer.dial(&permit).await.map_err(|e| dial_failure(&e))?;
         let tunnel = Tunnel::client(tls, context.config.client.clone(), Instant::now());
-        let tunnel = tunnel.map_err(|e| (ResponseFlag::TlsFailure, format!("tls error: {e}")))?;
+        let mut tunnel = tunnel.map_err(|e| (ResponseFlag::TlsFailure, format!("tls error: {e}")))?;
+        tunnel.draw_on(context.config.allowance.clone());
         Ok((socket, tunnel))
     };
     match connected.await {
         Ok((socket, tunnel)) => {
             let unused_release = context.config.pool_unused_release;
-            let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release });
-            match Driver::new(socket, tunnel, role, mailbox).await {
+            let early_data = pool.early_data(&key);
+            let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release, early_data });
+            let half_closed_timeout = context.config.half_closed_timeout;
+            match Driver::new(socket, tunnel, role, mailbox, half_closed_timeout).await {
                 Ended::Clean => {}
                 Ended::Handshake(error) | Ended::Failed(error) => {
                     tracing::debug!(next = %key.next, %error, "tunnel ended");

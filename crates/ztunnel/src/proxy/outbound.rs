@@ -61,7 +61,8 @@ pub(super) async fn capture(
             let headers = request_headers(&route, trace);
             let permit = Box::new(route.permit());
             let app = arrival.socket;
-            pool.place(Box::new(Opening { key, app, authority, headers, meter, socket, permit, moves_left: MOVES }));
+            let (moves_left, early) = (MOVES, Vec::new());
+            pool.place(Box::new(Opening { key, app, authority, headers, meter, socket, permit, moves_left, early }));
             Captured::Tunnelled
         }
         Hop::DoubleHbone { .. } => {

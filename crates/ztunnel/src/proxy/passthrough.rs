@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mesh::{End, Outcome, Permit, ResponseFlag};
 use tokio::net::TcpStream;
@@ -33,7 +34,8 @@ pub(super) async fn carry_outbound(context: &Context, plain: Plain, phase: watch
         Ok(client) => client,
         Err(error) => return meter.finish(io_failure(&error)),
     };
-    carry(client, server, meter, phase, std::future::pending()).await;
+    let half_closed_timeout = context.config.half_closed_timeout;
+    carry(client, server, meter, phase, half_closed_timeout, std::future::pending()).await;
 }
 
 /// Decides about a plain connection that reached the pod, and carries it to the app.
@@ -43,12 +45,15 @@ pub(super) async fn carry_inbound(
     original_destination: SocketAddr,
     phase: watch::Receiver<Phase>,
 ) {
+    let half_closed_timeout = context.config.half_closed_timeout;
     let accepted = inbound::accept_plaintext(context, arrival.peer, original_destination).await;
     let Some(Connected { app, permit, decided_on, meter }) = accepted else {
         return abort_on_close(&arrival.socket);
     };
     match TcpStream::from_std(arrival.socket) {
-        Ok(client) => carry(client, app, meter, phase, no_longer_allowed(context, &permit, decided_on)).await,
+        Ok(client) => {
+            carry(client, app, meter, phase, half_closed_timeout, no_longer_allowed(context, &permit, decided_on)).await
+        }
         Err(error) => meter.finish(io_failure(&error)),
     }
 }
@@ -83,10 +88,11 @@ async fn carry(
     mut server: TcpStream,
     mut meter: Meter,
     mut phase: watch::Receiver<Phase>,
+    half_closed_timeout: Duration,
     taken_back: impl Future<Output = Outcome>,
 ) {
     let outcome = tokio::select! {
-        copied = copy::both_ways(&mut client, &mut server, &mut meter) => match copied {
+        copied = copy::both_ways(&mut client, &mut server, &mut meter, half_closed_timeout) => match copied {
             Ok(()) => Outcome::Complete,
             Err(error) => failed(error),
         },
@@ -111,6 +117,7 @@ fn io_failure(error: &io::Error) -> Outcome {
 fn failed(error: CopyError) -> Outcome {
     let error = match error {
         CopyError::Reset(by) => return Outcome::Reset { by },
+        CopyError::HalfClosed(timeout) => return copy::half_closed_too_long(timeout),
         // Named for the direction of the bytes, as the existing log does (spec data-plane 16.3).
         CopyError::Read(End::Client, e) | CopyError::Write(End::Server, e) => format!("send: io error: {e}"),
         CopyError::Read(End::Server, e) | CopyError::Write(End::Client, e) => format!("receive: io error: {e}"),

@@ -4,13 +4,17 @@
 //! that everybody who waits for a dial shares it and its outcome; no lock is held while anything is dialled. A tunnel is
 //! taken out when its task ends, so that what was once talked to leaves nothing behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh::{Identity, Permit, ResponseFlag};
 
-use super::tunnel::{Handle, Mailbox, Opening};
+use super::tunnel::{EarlyData, Handle, Mailbox, Opening};
+
+/// Peers remembered for having refused early data. One that was forgotten refuses once more, at the price of a round
+/// trip.
+const MAX_REFUSERS: usize = 256;
 
 /// What connections have to have in common to share a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,13 +44,16 @@ pub(super) struct Pool {
     tunnels: Mutex<HashMap<PoolKey, Vec<Handle>>>,
     /// Connections that a tunnel takes at once (`POOL_MAX_STREAMS_PER_CONNECTION`).
     streams: u32,
+    early_data: EarlyData,
+    /// Peers that have refused early data, oldest first.
+    refusers: Mutex<VecDeque<SocketAddr>>,
     start: Start,
 }
 
 impl Pool {
     /// An empty pool whose tunnels take `streams` connections each.
-    pub(super) fn new(streams: u32, start: Start) -> Self {
-        Self { tunnels: Mutex::default(), streams: streams.max(1), start }
+    pub(super) fn new(streams: u32, early_data: EarlyData, start: Start) -> Self {
+        Self { tunnels: Mutex::default(), streams: streams.max(1), early_data, refusers: Mutex::default(), start }
     }
 
     /// Places a connection on the first tunnel that has room, or on a new one.
@@ -84,6 +91,26 @@ impl Pool {
                 tunnels.remove(key);
             }
         }
+    }
+
+    /// Whether a new tunnel may carry early data.
+    pub(super) fn early_data(&self, key: &PoolKey) -> EarlyData {
+        if self.refusers().contains(&key.next) { EarlyData::Off } else { self.early_data }
+    }
+
+    /// The peer has refused early data.
+    pub(super) fn stop_early_data(&self, key: &PoolKey) {
+        let mut refusers = self.refusers();
+        if !refusers.contains(&key.next) {
+            if refusers.len() >= MAX_REFUSERS {
+                refusers.pop_front();
+            }
+            refusers.push_back(key.next);
+        }
+    }
+
+    fn refusers(&self) -> MutexGuard<'_, VecDeque<SocketAddr>> {
+        self.refusers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Handle>>> {

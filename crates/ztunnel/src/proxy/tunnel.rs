@@ -57,8 +57,24 @@ pub(super) struct Opening {
     pub(super) socket: SocketGuard,
     /// What allowed the connection.
     pub(super) permit: Box<Permit>,
-    /// Tunnels that this connection may still be moved to before a byte of it has left.
+    /// Tunnels that this connection may still be moved to before it has been answered.
     pub(super) moves_left: u8,
+    /// What the app said first, if that was sent along with the request: at most [`MAX_EARLY`] bytes, kept until the
+    /// answer so that another tunnel can be given them as well.
+    pub(super) early: Vec<u8>,
+}
+
+/// Most bytes of an app that are sent before its request is answered.
+pub(super) const MAX_EARLY: usize = 16 * 1024;
+
+/// Whether what an app says first may leave before the peer has answered the request for its connection, which saves a
+/// round trip. HTTP/2 allows it (RFC 9113 §8.5 makes all frames after the request DATA); a peer need not like it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlyData {
+    /// It may.
+    Allowed,
+    /// It waits for the answer.
+    Off,
 }
 
 impl Opening {

@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::scratch;
+
 /// The threads that move bytes. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Workers {
@@ -45,8 +47,13 @@ impl Workers {
             handles.push(runtime.handle().clone());
             let (stop, stopped) = oneshot::channel();
             let thread = std::thread::Builder::new().name(format!("ztunnel-{i}")).spawn(move || {
-                // Either the stop was sent or its sender is gone, which means the same.
-                let _ = runtime.block_on(stopped);
+                runtime.block_on(async {
+                    tokio::select! {
+                        // Either the stop was sent or its sender is gone, which means the same.
+                        _ = stopped => {}
+                        () = scratch::tend() => {}
+                    }
+                });
             })?;
             threads.push(WorkerThread { stop: Some(stop), thread: Some(thread) });
         }

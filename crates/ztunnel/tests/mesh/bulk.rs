@@ -38,6 +38,16 @@ pub fn tests() -> Vec<Test> {
             assert_eq!(received, sent);
             Ok(())
         }),
+        two_nodes("1 GiB arrives intact through plain connections, which copy nothing", |mesh| {
+            let listener = mesh.outside_b.run(|| std::net::TcpListener::bind("0.0.0.0:9000"))??;
+            let receiver = std::thread::spawn(move || digest_of_all(listener.accept()?.0));
+            let stream = connect(&mesh.client, at(&mesh.outside_b, 9000))?;
+            stream.set_write_timeout(Some(BULK_PATIENCE))?;
+            let sent = send_pattern(stream)?;
+            let received = receiver.join().map_err(|_| "the receiver panicked")??;
+            assert_eq!(received, sent);
+            Ok(())
+        }),
         two_nodes("1000 connections at once echo correctly and leave no stream and no file behind", |mesh| {
             let _app = serve_echo(&mesh.server, 9000)?;
             // Everything that is made on first use has been made by then.

@@ -59,6 +59,20 @@ pub fn tests() -> Vec<Test> {
             assert_eq!(all_of(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
             Ok(())
         }),
+        super::test("a connection half of which has ended is cut when the other half carries nothing", || {
+            let mesh = TwoNodes::start_with(&super::spec().env("HALF_CLOSED_TIMEOUT", "1s"))?;
+            let plain = mesh.outside_b.run(|| TcpListener::bind("0.0.0.0:9000"))??;
+            let through_tunnel = pair(&mesh)?;
+            let passed_through = accepted(connect(&mesh.client, at(&mesh.outside_b, 9000))?, &plain)?;
+            for (mut client, mut server) in [through_tunnel, passed_through] {
+                client.shutdown(Shutdown::Write)?;
+                assert_eq!(all_of(&mut server)?, b"");
+                assert_eq!(all_of(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
+                eventually("the server is told as well", || server.write_all(b"x").is_err())?;
+            }
+            mesh.zt_a.wait_for_log("HALF_CLOSED_TIMEOUT", DEADLINE)?;
+            Ok(())
+        }),
         two_nodes("a ztunnel that is killed is a reset for the app on the other side", |mesh| {
             let (mut client, mut server) = pair(&mesh)?;
             client.write_all(b"x")?;

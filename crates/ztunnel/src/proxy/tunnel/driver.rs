@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use hbone::error::{OpenError, Reason};
 use hbone::h2::{End, Event, Header, Request, ResetBy, StreamId};
-use hbone::{Outbox, Tunnel, TunnelError};
+use hbone::{Inbox, Outbox, Tunnel, TunnelError};
 use mesh::{Outcome, ResponseFlag};
 use slab::Slab;
 use tokio::io::Interest;
@@ -23,17 +23,20 @@ use tokio::time::Sleep;
 
 use super::ready::ReadyQueue;
 use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage};
-use super::{Accepted, Answer, Command, Load, Mailbox, Opening};
+use super::{Accepted, Answer, Command, EarlyData, Load, Mailbox, Opening};
 use crate::net::options::abort_on_close;
 use crate::proxy::copy;
 use crate::proxy::inbound::{InboundTunnel, Patience};
 use crate::proxy::pool::Pool;
-use crate::proxy::scratch::{self, Reading};
+use crate::proxy::scratch::{self, Reading, Run};
 
 /// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk data each way.
 const ROUNDS: usize = 16;
-/// Smallest share of a batch that a stream is offered, so that a batch of many streams is still made of decent reads.
-const MIN_SHARE: usize = 16 * 1024;
+/// Smallest share of a batch that a stream is offered, so that a batch of many streams is still made of decent reads and
+/// read at the other end in decent pieces; those that find no room in it are first in the next.
+const MIN_SHARE: usize = 64 * 1024;
+/// What has to be left of a batch for another stream to begin in it.
+const MIN_ROOM: usize = 16 * 1024;
 /// Stands for "no deadline" in a timer, which is set again whenever one appears.
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
 /// Connections that may wait in a client's tunnel for a stream while the peer allows no more.
@@ -53,6 +56,8 @@ pub(in crate::proxy) struct ClientRole {
     pub(in crate::proxy) pool: Arc<Pool>,
     /// How long the tunnel is kept without a connection (`POOL_UNUSED_RELEASE_TIMEOUT`).
     pub(in crate::proxy) unused_release: Duration,
+    /// Whether apps may be heard before their requests are answered. Off for good once the peer has refused that.
+    pub(in crate::proxy) early_data: EarlyData,
 }
 
 /// Starts to serve a peer whose handshake is complete.
@@ -124,6 +129,7 @@ pub(in crate::proxy) struct Driver {
     timer_at: Instant,
     /// Since when a client's tunnel has carried nothing.
     unused_since: Option<Instant>,
+    half_closed: HalfClosed,
     draining: bool,
 }
 
@@ -136,7 +142,16 @@ enum Round {
 
 impl Driver {
     /// Puts a tunnel in charge of its socket.
-    pub(in crate::proxy) fn new(socket: TcpStream, tunnel: Tunnel, role: Role, mailbox: Mailbox) -> Self {
+    ///
+    /// A connection that has ended in one direction may carry nothing in the other for `half_closed_timeout`, or up to
+    /// twice as long.
+    pub(in crate::proxy) fn new(
+        socket: TcpStream,
+        tunnel: Tunnel,
+        role: Role,
+        mailbox: Mailbox,
+        half_closed_timeout: Duration,
+    ) -> Self {
         let now = Instant::now();
         let at = tunnel.deadline().unwrap_or(now);
         Self {
@@ -155,6 +170,7 @@ impl Driver {
             timer: Box::pin(tokio::time::sleep_until(at.into())),
             timer_at: at,
             unused_since: None,
+            half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
             draining: false,
         }
     }
@@ -208,6 +224,9 @@ impl Driver {
             if self.tunnel.deadline().is_some_and(|at| at <= now) {
                 self.tunnel.handle_timeout(now).map_err(TunnelFailure::Machine)?;
             }
+            if self.half_closed.next_look.is_some_and(|at| at <= now) {
+                self.look_for_half_closed(now);
+            }
             if self.unused_deadline().is_some_and(|at| at <= now) {
                 self.drain(now);
             }
@@ -217,7 +236,8 @@ impl Driver {
     }
 
     fn deadline(&self) -> Instant {
-        let nearest = [self.tunnel.deadline(), self.unused_deadline()].into_iter().flatten().min();
+        let deadlines = [self.tunnel.deadline(), self.unused_deadline(), self.half_closed.next_look];
+        let nearest = deadlines.into_iter().flatten().min();
         nearest.unwrap_or_else(|| Instant::now() + NO_DEADLINE)
     }
 
@@ -286,24 +306,26 @@ impl Driver {
         }
     }
 
+    /// Passes on what a read has brought. The payload of a stream goes to its app in one piece, however it was cut into
+    /// records and frames, and before whatever else happened to the stream.
     fn dispatch(&mut self, reading: &mut Reading) {
-        let mut run_of = None;
-        for event in std::mem::take(&mut reading.events) {
-            // Payload of one stream that arrived in several records or frames is passed on in one piece.
-            if let Event::Data { id, range, end } = event {
-                if run_of != Some(id) {
-                    self.deliver(run_of.replace(id), reading, End::No);
+        let mut events = std::mem::take(&mut reading.events);
+        for event in events.drain(..) {
+            match event {
+                Event::Data { id, range, end } => reading.runs.add(id, range, end),
+                Event::Reset { id, .. } => {
+                    if let Some(run) = reading.runs.take(id) {
+                        self.deliver(&run, &reading.inbox);
+                    }
+                    self.on_event(event);
                 }
-                reading.run.push(range);
-                if end.is_end() {
-                    self.deliver(run_of.take(), reading, End::Yes);
-                }
-                continue;
+                other => self.on_event(other),
             }
-            self.deliver(run_of.take(), reading, End::No);
-            self.on_event(event);
         }
-        self.deliver(run_of.take(), reading, End::No);
+        reading.events = events;
+        for run in reading.runs.all() {
+            self.deliver(run, &reading.inbox);
+        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -333,22 +355,18 @@ impl Driver {
         }
     }
 
-    /// Passes a run of payload on to its app.
-    fn deliver(&mut self, id: Option<StreamId>, reading: &mut Reading, end: End) {
-        let Some(id) = id else { return };
-        let received: usize = reading.run.iter().map(ExactSizeIterator::len).sum();
-        let Some(&slot) = self.by_id.get(&id) else {
+    /// Passes a stream's payload on to its app.
+    fn deliver(&mut self, run: &Run, inbox: &Inbox) {
+        let slot = self.by_id.get(&run.id).copied();
+        let Some((slot, stream)) = slot.and_then(|slot| Some((slot, self.streams.get_mut(slot)?))) else {
             // The app is gone already; the connection's window is everybody's.
-            self.tunnel.credit(id, received);
-            reading.run.clear();
+            self.tunnel.credit(run.id, run.ranges.iter().map(ExactSizeIterator::len).sum());
             return;
         };
-        let Some(stream) = self.streams.get_mut(slot) else { return };
-        if end.is_end() {
+        if run.end.is_end() {
             stream.receive = ReceiveHalf::Ending;
         }
-        let outcome = stream.deliver(&reading.run, &reading.inbox);
-        reading.run.clear();
+        let outcome = stream.deliver(&run.ranges, inbox);
         self.after_delivery(slot, outcome);
     }
 
@@ -360,6 +378,8 @@ impl Driver {
                 count(&self.role, stream, taken, Flow::ToApp);
                 if stream.is_complete() {
                     self.finish(slot, Outcome::Complete);
+                } else if stream.is_half_closed() {
+                    self.half_closed.watch();
                 }
             }
             Err(error) => self.app_failed(slot, &error),
@@ -371,7 +391,10 @@ impl Driver {
     fn open(&mut self, opening: Box<Opening>) {
         match self.tunnel.open(&opening.authority, &opening.headers()) {
             Ok(id) => {
-                self.insert(id, Stage::Requested(opening));
+                let slot = self.insert(id, Stage::Requested(opening));
+                if matches!(&self.role, Role::Client(client) if client.early_data == EarlyData::Allowed) {
+                    self.queue(slot);
+                }
             }
             Err(OpenError::StreamLimit) if self.waiting.len() < MAX_WAITING => self.waiting.push_back(opening),
             Err(error) => self.move_on(opening, &error.to_string()),
@@ -413,8 +436,12 @@ impl Driver {
             spill: Vec::new(),
             spill_taken: 0,
             prologue: 0,
+            replay: Vec::new(),
+            sent_early: false,
             send: SendHalf::Waiting,
             receive: ReceiveHalf::Open,
+            unread: false,
+            seen_quiet: false,
             slot: slot_waker,
             waker,
         });
@@ -448,7 +475,12 @@ impl Driver {
             let name = http_status_name(status);
             return opening.fail(ResponseFlag::Connect, format!("http status: {status} {name}").trim_end().to_owned());
         }
-        let Opening { app, meter, socket, permit, .. } = *opening;
+        let Opening { app, mut meter, socket, permit, early, .. } = *opening;
+        if stream.sent_early {
+            meter.upstream(early.len() as u64);
+        } else {
+            stream.replay = early;
+        }
         stream.meter = Some(meter);
         stream.socket = Some(socket);
         stream.permit = Some(permit);
@@ -494,9 +526,8 @@ impl Driver {
     fn carry(&mut self, slot: usize, app: TcpStream) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.stage = Stage::Open(app);
-        stream.send = SendHalf::Queued;
-        self.ring.push_back(slot);
         let outcome = stream.flush_spill();
+        self.queue(slot);
         self.after_delivery(slot, outcome);
     }
 
@@ -505,7 +536,10 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let unprocessed = by == ResetBy::PeerGoingAway || reason == Reason::REFUSED_STREAM;
         match std::mem::replace(&mut stream.stage, Stage::Closing) {
-            Stage::Requested(opening) if unprocessed => {
+            Stage::Requested(opening) if unprocessed || (stream.sent_early && is_dislike(reason)) => {
+                if !unprocessed {
+                    self.stop_early_data(&opening);
+                }
                 self.forget(slot);
                 self.move_on(opening, &format!("stream refused by peer: {reason}"));
             }
@@ -517,6 +551,7 @@ impl Driver {
                 // The peer has said everything and wants nothing more: in order (RFC 9113 §8.1).
                 stream.stage = Stage::Open(app);
                 stream.send = SendHalf::Ended;
+                stream.unread = true;
                 if stream.is_complete() {
                     self.finish(slot, Outcome::Complete);
                 }
@@ -530,9 +565,27 @@ impl Driver {
         }
     }
 
+    /// The peer has refused a stream for what came before its answer: from now on it is given nothing early.
+    fn stop_early_data(&mut self, opening: &Opening) {
+        if let Role::Client(client) = &mut self.role {
+            client.early_data = EarlyData::Off;
+            client.pool.stop_early_data(&opening.key);
+        }
+    }
+
     fn unblock(&mut self, slot: usize) {
         if let Some(stream) = self.streams.get_mut(slot)
             && stream.send == SendHalf::Blocked
+        {
+            self.queue(slot);
+        }
+    }
+
+    /// Gives a stream its turn at the next batch.
+    fn queue(&mut self, slot: usize) {
+        if let Some(stream) = self.streams.get_mut(slot)
+            && stream.send != SendHalf::Queued
+            && stream.send != SendHalf::Ended
         {
             stream.send = SendHalf::Queued;
             self.ring.push_back(slot);
@@ -561,12 +614,11 @@ impl Driver {
                 }
             }
             Stage::Open(_) => {
+                let flushed = (!stream.spill.is_empty()).then(|| stream.flush_spill());
                 if stream.send == SendHalf::Waiting {
-                    stream.send = SendHalf::Queued;
-                    self.ring.push_back(slot);
+                    self.queue(slot);
                 }
-                if !stream.spill.is_empty() {
-                    let outcome = stream.flush_spill();
+                if let Some(outcome) = flushed {
                     self.after_delivery(slot, outcome);
                 }
             }
@@ -607,11 +659,40 @@ impl Driver {
         self.finish(slot, outcome);
     }
 
+    /// Cuts connections of which one direction has ended long ago and the other carries nothing.
+    fn look_for_half_closed(&mut self, now: Instant) {
+        let mut quiet = Vec::new();
+        let mut left = false;
+        for (slot, stream) in &mut self.streams {
+            if stream.is_half_closed() {
+                if std::mem::replace(&mut stream.seen_quiet, true) {
+                    quiet.push(slot);
+                } else {
+                    left = true;
+                }
+            }
+        }
+        self.half_closed.next_look = left.then(|| now + self.half_closed.timeout);
+        for slot in quiet {
+            let Some(stream) = self.streams.get_mut(slot) else { continue };
+            if let Stage::Open(app) = &stream.stage {
+                abort_on_close(app);
+            }
+            self.tunnel.reset(stream.id, Reason::CANCEL);
+            self.finish(slot, copy::half_closed_too_long(self.half_closed.timeout));
+        }
+    }
+
     /// Records the end of a stream and forgets it.
     fn finish(&mut self, slot: usize, outcome: Outcome) {
-        if let Some(mut stream) = self.remove(slot)
-            && let Some(meter) = stream.meter.take()
+        let Some(stream) = self.remove(slot) else { return };
+        if stream.unread
+            && outcome == Outcome::Complete
+            && let Stage::Open(app) = stream.stage
         {
+            tokio::spawn(copy::linger(app));
+        }
+        if let Some(meter) = stream.meter {
             meter.finish(outcome);
         }
     }
@@ -649,11 +730,14 @@ impl Driver {
             }
             scratch::give_outbox(outbox);
         }
-        if self.ring.is_empty() && !self.tunnel.has_transmit() {
+        let pumps = !self.ring.is_empty() && self.tunnel.is_established();
+        if !pumps && !self.tunnel.has_transmit() {
             return Ok(progress);
         }
         let mut outbox = scratch::take_outbox();
-        progress |= self.gather(&mut outbox);
+        if pumps {
+            progress |= self.gather(&mut outbox);
+        }
         let sent =
             self.tunnel.seal(&mut outbox).map_err(TunnelFailure::Machine).and_then(|()| self.send(cx, &mut outbox));
         if sent.is_ok() && !outbox.is_empty() {
@@ -668,11 +752,11 @@ impl Driver {
     /// Fills a batch from the streams whose turn it is.
     fn gather(&mut self, outbox: &mut Outbox) -> bool {
         let mut progress = false;
-        while outbox.room() >= MIN_SHARE
+        let share = (outbox.room() / self.ring.len().max(1)).max(MIN_SHARE);
+        while outbox.room() >= MIN_ROOM
             && let Some(slot) = self.ring.pop_front()
         {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
-            let share = (outbox.room() / (self.ring.len() + 1)).max(MIN_SHARE);
             let mut moved = 0;
             let pumped = stream.pump(&mut self.tunnel, outbox, share, &mut moved);
             progress |= moved > 0;
@@ -698,6 +782,8 @@ impl Driver {
             };
             if stream.is_complete() {
                 self.finish(slot, Outcome::Complete);
+            } else if stream.is_half_closed() {
+                self.half_closed.watch();
             }
         }
         progress
@@ -821,6 +907,27 @@ impl Future for Driver {
     }
 }
 
+/// Whether a stream was reset with a reason that DATA before the answer may have given.
+fn is_dislike(reason: Reason) -> bool {
+    matches!(reason, Reason::PROTOCOL_ERROR | Reason::STREAM_CLOSED | Reason::FLOW_CONTROL_ERROR)
+}
+
+/// When to look for connections that are half closed and quiet.
+struct HalfClosed {
+    timeout: Duration,
+    /// None while no connection is half closed.
+    next_look: Option<Instant>,
+}
+
+impl HalfClosed {
+    /// There is a half-closed connection.
+    fn watch(&mut self) {
+        if self.next_look.is_none() {
+            self.next_look = Instant::now().checked_add(self.timeout);
+        }
+    }
+}
+
 /// Which way bytes went, as seen from the tunnel.
 #[derive(Clone, Copy)]
 enum Flow {
@@ -833,6 +940,7 @@ fn count(role: &Role, stream: &mut AppStream, bytes: usize, flow: Flow) {
     if let Some(meter) = &mut stream.meter
         && bytes > 0
     {
+        stream.seen_quiet = false;
         match (role, flow) {
             (Role::Client(_), Flow::ToPeer) | (Role::Server(_), Flow::ToApp) => meter.upstream(bytes as u64),
             (Role::Client(_), Flow::ToApp) | (Role::Server(_), Flow::ToPeer) => meter.downstream(bytes as u64),

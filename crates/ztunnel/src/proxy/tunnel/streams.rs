@@ -4,8 +4,9 @@
 //! is credited to flow control only once the socket has taken it, so that [`AppStream::spill`] is bounded by the
 //! stream's receive window.
 
+use std::convert::Infallible;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
 use std::ops::Range;
 use std::pin::Pin;
@@ -15,12 +16,13 @@ use std::task::{Context, Poll, Waker};
 use hbone::h2::StreamId;
 use hbone::{Inbox, Outbox, Tunnel};
 use mesh::Permit;
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::ready::SlotWaker;
-use super::{Answer, Opening};
+use super::{Answer, MAX_EARLY, Opening};
 use crate::telemetry::{Meter, SocketGuard};
 
 /// Ranges written with one system call; more payload than a batch of small frames rarely has.
@@ -41,8 +43,16 @@ pub(super) struct AppStream {
     pub(super) spill_taken: usize,
     /// Bytes of the spill that are ours (a PROXY header) and so not the peer's to be credited.
     pub(super) prologue: usize,
+    /// What the app said before this stream could take it; sent before anything else of it.
+    pub(super) replay: Vec<u8>,
+    /// Whether [`Opening::early`] went along with this stream's request.
+    pub(super) sent_early: bool,
     pub(super) send: SendHalf,
     pub(super) receive: ReceiveHalf,
+    /// The peer wants nothing more, though the app has not ended: what it still says is read and dropped.
+    pub(super) unread: bool,
+    /// Half closed and quiet when last looked at.
+    pub(super) seen_quiet: bool,
     pub(super) slot: Arc<SlotWaker>,
     pub(super) waker: Waker,
 }
@@ -105,6 +115,11 @@ impl AppStream {
         self.send == SendHalf::Ended && self.receive == ReceiveHalf::Ended
     }
 
+    /// Whether one direction has ended and the other has not.
+    pub(super) fn is_half_closed(&self) -> bool {
+        (self.send == SendHalf::Ended) != (self.receive == ReceiveHalf::Ended)
+    }
+
     fn app(&self) -> Option<&TcpStream> {
         match &self.stage {
             Stage::Open(app) => Some(app),
@@ -113,7 +128,14 @@ impl AppStream {
     }
 
     /// Moves up to `limit` bytes from the app into frames. Adds the number of bytes moved to `moved`.
-    pub(super) fn pump(&self, tunnel: &mut Tunnel, outbox: &mut Outbox, limit: usize, moved: &mut usize) -> Pumped {
+    pub(super) fn pump(&mut self, tunnel: &mut Tunnel, outbox: &mut Outbox, limit: usize, moved: &mut usize) -> Pumped {
+        if let Stage::Requested(opening) = &mut self.stage {
+            self.sent_early |= send_early(self.id, opening, tunnel, outbox);
+            return Pumped::Waiting;
+        }
+        if !self.replay.is_empty() {
+            return self.pump_replay(tunnel, outbox, moved);
+        }
         let Some(app) = self.app() else { return Pumped::Waiting };
         let mut cx = Context::from_waker(&self.waker);
         match app.poll_read_ready(&mut cx) {
@@ -143,6 +165,19 @@ impl AppStream {
             }
             Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => self.wait_readable(app),
             Some(Err(e)) => Pumped::Failed(e),
+        }
+    }
+
+    fn pump_replay(&mut self, tunnel: &mut Tunnel, outbox: &mut Outbox, moved: &mut usize) -> Pumped {
+        let rest = &self.replay;
+        match tunnel.send_data(self.id, rest.len(), outbox, |places| Ok::<_, Infallible>(put(rest, places))) {
+            None if tunnel.send_capacity(self.id) == 0 => Pumped::Blocked,
+            None => Pumped::Full,
+            Some(Ok(n)) => {
+                *moved += n;
+                self.replay.drain(..n);
+                Pumped::More
+            }
         }
     }
 
@@ -210,6 +245,42 @@ impl AppStream {
     }
 }
 
+/// Sends what the app has said so far along with the request, if it has said anything. Returns whether it did; what
+/// could not go early goes after the answer.
+fn send_early(id: StreamId, opening: &mut Opening, tunnel: &mut Tunnel, outbox: &mut Outbox) -> bool {
+    let again = !opening.early.is_empty();
+    if again && tunnel.send_capacity(id).min(outbox.room()) < opening.early.len() {
+        return false;
+    }
+    let Opening { app, early, .. } = opening;
+    let sent = tunnel.send_data(id, MAX_EARLY, outbox, |places| {
+        if again {
+            return Ok::<_, io::Error>(put(early, places));
+        }
+        let read = rustix::io::readv(&*app, places).map_err(io::Error::from)?;
+        let mut left = read;
+        for place in places {
+            let here = place.len().min(left);
+            early.extend_from_slice(&place[..here]);
+            left -= here;
+        }
+        Ok(read)
+    });
+    // An app that has ended or failed already is found out once bytes flow.
+    matches!(sent, Some(Ok(n)) if n > 0)
+}
+
+/// Copies as much as fits; returns how much that was.
+fn put(mut bytes: &[u8], places: &mut [IoSliceMut<'_>]) -> usize {
+    let all = bytes.len();
+    for place in places {
+        let (now, later) = bytes.split_at(place.len().min(bytes.len()));
+        place[..now.len()].copy_from_slice(now);
+        bytes = later;
+    }
+    all - bytes.len()
+}
+
 fn write_ranges(app: &TcpStream, ranges: &[Range<usize>], inbox: &Inbox) -> io::Result<usize> {
     let mut taken = 0;
     for ranges in ranges.chunks(VECTORED) {
@@ -223,15 +294,16 @@ fn write_ranges(app: &TcpStream, ranges: &[Range<usize>], inbox: &Inbox) -> io::
         if wanted == 0 {
             continue;
         }
-        match app.try_write_vectored(&slices[..ranges.len()]) {
+        // Not by way of the runtime, which knows nothing of a socket that was connected just now.
+        match rustix::io::writev(app, &slices[..ranges.len()]) {
             Ok(n) => {
                 taken += n;
                 if n < wanted {
                     break;
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-            Err(e) => return Err(e),
+            Err(Errno::AGAIN) => break,
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(taken)
