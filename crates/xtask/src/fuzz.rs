@@ -36,7 +36,7 @@ pub fn run(workspace: &Path, target: &str, seconds: u32) -> io::Result<()> {
 
     let merged = scratch(&program, target, "merged")?;
     let mut merge = Command::new(&program);
-    succeed(merge.args(["-merge=1", MAX_LENGTH, TIMEOUT, MEMORY]).arg(&merged).arg(&corpus).arg(&found))?;
+    succeed(merge.args(["-set_cover_merge=1", MAX_LENGTH, TIMEOUT, MEMORY]).arg(&merged).arg(&corpus).arg(&found))?;
     replace(&corpus, &merged)
 }
 
