@@ -1,19 +1,24 @@
-//! A control plane in file form: what is told of the mesh, written as ztunnel's static state (spec configuration 5).
+//! What is told of the mesh: written as ztunnel's static state (spec configuration 5), and as resources of discovery for
+//! [`istiod`](crate::istiod).
 //!
 //! Every pod of the mesh is a workload by itself; services and policies are described in [`Plane`]. Invariant: the file
 //! is replaced as a whole, so that a reader finds either the former state or the present one.
 
 mod file;
+pub mod resources;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
 
 use crate::mesh::{Capture, Pod};
 pub use file::{Action, Clause, Match, Policy, Scope, StringMatch};
+use resources::Resources;
 
 /// The state could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +113,7 @@ pub(crate) struct KnownPod {
 pub struct ControlPlane {
     path: PathBuf,
     known: Mutex<Known>,
+    resources: watch::Sender<Arc<Resources>>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +124,7 @@ struct Known {
 
 impl ControlPlane {
     pub(crate) fn new(path: PathBuf) -> Result<ControlPlane, ControlPlaneError> {
-        let control_plane = ControlPlane { path, known: Mutex::default() };
+        let control_plane = ControlPlane { path, known: Mutex::default(), resources: watch::Sender::default() };
         control_plane.change(|_| {})?;
         Ok(control_plane)
     }
@@ -134,6 +140,17 @@ impl ControlPlane {
     /// [`ControlPlaneError`]; the file then has its former content.
     pub fn update(&self, change: impl FnOnce(&mut Plane)) -> Result<(), ControlPlaneError> {
         self.change(|known| change(&mut known.plane))
+    }
+
+    /// The resources of every later state, the present one included.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Resources>> {
+        self.resources.subscribe()
+    }
+
+    /// Whether a pod of that namespace and service account is known.
+    pub(crate) fn has_account(&self, namespace: &str, service_account: &str) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.pods.iter().any(|pod| pod.namespace == namespace && pod.service_account == service_account)
     }
 
     pub(crate) fn add_pod(&self, pod: KnownPod) -> Result<(), ControlPlaneError> {
@@ -152,6 +169,7 @@ impl ControlPlane {
     fn change(&self, change: impl FnOnce(&mut Known)) -> Result<(), ControlPlaneError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut known);
+        self.resources.send_replace(Arc::new(resources::render(&known.plane, &known.pods)));
         self.write(&file::render(&known.plane, &known.pods))
             .map_err(|source| ControlPlaneError { path: self.path.display().to_string(), source })
     }

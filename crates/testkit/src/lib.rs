@@ -28,6 +28,7 @@ pub mod apps;
 pub mod cni;
 pub mod control_plane;
 pub mod harness;
+pub mod istiod;
 pub mod link;
 pub mod mesh;
 mod netlink;

@@ -138,6 +138,10 @@ impl Mesh {
         &self.world.control_plane
     }
 
+    pub(crate) fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
     /// Starts to record what passes between nodes.
     ///
     /// # Errors
@@ -156,6 +160,10 @@ impl Mesh {
 const BRIDGE: &str = "br0";
 
 impl World {
+    pub(crate) fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
     fn layout(&self) -> MutexGuard<'_, Layout> {
         self.layout.lock().unwrap_or_else(PoisonError::into_inner)
     }

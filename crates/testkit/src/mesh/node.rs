@@ -119,6 +119,11 @@ impl Node {
         &self.inner.netns
     }
 
+    /// The address by which whatever runs on the node reaches the node itself.
+    pub fn gateway(&self) -> IpAddr {
+        self.inner.place.gateway(self.inner.world.families)[0]
+    }
+
     /// Its node agent.
     pub fn cni(&self) -> &Cni {
         &self.inner.cni

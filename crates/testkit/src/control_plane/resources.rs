@@ -1,0 +1,202 @@
+//! The same state as resources of discovery.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use istio_api::security as policy;
+use istio_api::security::string_match::MatchType;
+use istio_api::workload as wire;
+use istio_api::workload::address::Type;
+use istio_api::workload::gateway_address::Destination;
+use prost::Message;
+
+use super::file::{Action, Match, Policy, Scope, StringMatch};
+use super::{KnownPod, Plane, Service};
+use crate::mesh::Capture;
+
+/// A resource as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Its encoded message.
+    pub payload: Bytes,
+    /// `network/ip` of each of its addresses.
+    pub aliases: Vec<String>,
+    /// Of a workload: its node, whose ztunnel is told of it unasked.
+    pub node: String,
+    /// Of a workload: the names of its services, with which it is told.
+    pub services: Vec<String>,
+}
+
+impl Resource {
+    /// Nothing but a payload.
+    pub fn of(payload: impl Into<Bytes>) -> Resource {
+        Resource { payload: payload.into(), aliases: Vec::new(), node: String::new(), services: Vec::new() }
+    }
+
+    /// Tells one content from another.
+    pub fn version(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.payload.hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+/// All resources of a mesh by type URL and name.
+pub type Resources = BTreeMap<(&'static str, String), Resource>;
+
+/// Type URL of workloads and services.
+pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
+/// Type URL of policies.
+pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
+
+pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Resources {
+    let aliases = |ips: &[IpAddr]| ips.iter().map(|ip| format!("/{ip}")).collect();
+    let workloads = pods.iter().map(|pod| {
+        let address = wire::Address { r#type: Some(Type::Workload(workload(plane, pod))) };
+        let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
+        let resource = Resource {
+            aliases: aliases(&pod.addresses),
+            node: pod.node.clone(),
+            services: serving.map(|service| format!("{}/{}", service.namespace, service.hostname())).collect(),
+            ..Resource::of(address.encode_to_vec())
+        };
+        ((ADDRESS, pod.uid.clone()), resource)
+    });
+    let services = plane.services.iter().map(|service| {
+        let address = wire::Address { r#type: Some(Type::Service(self::service(service))) };
+        let resource = Resource { aliases: aliases(&service.vips), ..Resource::of(address.encode_to_vec()) };
+        ((ADDRESS, format!("{}/{}", service.namespace, service.hostname())), resource)
+    });
+    let policies = plane.policies.iter().map(|policy| {
+        let resource = Resource::of(authorization(policy).encode_to_vec());
+        ((AUTHORIZATION, format!("{}/{}", policy.namespace, policy.name)), resource)
+    });
+    workloads.chain(services).chain(policies).collect()
+}
+
+fn workload(plane: &Plane, pod: &KnownPod) -> wire::Workload {
+    let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
+    let protocol = match pod.capture {
+        Capture::Off => wire::TunnelProtocol::None,
+        Capture::Enrolled | Capture::Redirected | Capture::Dedicated => wire::TunnelProtocol::Hbone,
+    };
+    wire::Workload {
+        uid: pod.uid.clone(),
+        name: pod.name.clone(),
+        namespace: pod.namespace.clone(),
+        trust_domain: "cluster.local".to_owned(),
+        service_account: pod.service_account.clone(),
+        cluster_id: "Kubernetes".to_owned(),
+        node: pod.node.clone(),
+        workload_name: pod.name.clone(),
+        workload_type: wire::WorkloadType::Pod.into(),
+        canonical_name: pod.name.clone(),
+        canonical_revision: "v1".to_owned(),
+        addresses: pod.addresses.iter().map(octets).collect(),
+        tunnel_protocol: protocol.into(),
+        authorization_policies: plane.selections.get(&pod.name).cloned().unwrap_or_default(),
+        services: serving
+            .map(|service| {
+                let ports = wire::PortList { ports: ports(&service.ports) };
+                (format!("{}/{}", service.namespace, service.hostname()), ports)
+            })
+            .collect(),
+        ..wire::Workload::default()
+    }
+}
+
+fn service(service: &Service) -> wire::Service {
+    wire::Service {
+        name: service.name.clone(),
+        namespace: service.namespace.clone(),
+        hostname: service.hostname(),
+        addresses: service.vips.iter().map(network_address).collect(),
+        ports: ports(&service.ports),
+        waypoint: service.waypoint.as_ref().map(|(destination, port)| {
+            let (first, second) = destination.split_once('/').unwrap_or(("", destination));
+            let destination = match second.parse::<IpAddr>() {
+                Ok(ip) => Destination::Address(network_address(&ip)),
+                Err(_) => Destination::Hostname(wire::NamespacedHostname {
+                    namespace: first.to_owned(),
+                    hostname: second.to_owned(),
+                }),
+            };
+            wire::GatewayAddress { destination: Some(destination), hbone_mtls_port: (*port).into() }
+        }),
+        ..wire::Service::default()
+    }
+}
+
+fn network_address(ip: &IpAddr) -> wire::NetworkAddress {
+    wire::NetworkAddress { network: String::new(), address: octets(ip), length: None }
+}
+
+fn ports(ports: &BTreeMap<u16, u16>) -> Vec<wire::Port> {
+    let port = |(from, to): (&u16, &u16)| wire::Port {
+        service_port: (*from).into(),
+        target_port: (*to).into(),
+        app_protocol: 0,
+    };
+    ports.iter().map(port).collect()
+}
+
+fn octets(ip: &IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn authorization(policy: &Policy) -> policy::Authorization {
+    let clause = |matches: &Vec<Match>| policy::Clause { matches: matches.iter().map(one).collect() };
+    policy::Authorization {
+        name: policy.name.clone(),
+        namespace: policy.namespace.clone(),
+        scope: match policy.scope {
+            Scope::Global => policy::Scope::Global,
+            Scope::Namespace => policy::Scope::Namespace,
+            Scope::WorkloadSelector => policy::Scope::WorkloadSelector,
+        }
+        .into(),
+        action: match policy.action {
+            Action::Allow => policy::Action::Allow,
+            Action::Deny => policy::Action::Deny,
+        }
+        .into(),
+        rules: policy.rules.iter().map(|rule| policy::Rule { clauses: rule.iter().map(clause).collect() }).collect(),
+        dry_run: policy.dry_run,
+        extensions: Vec::new(),
+    }
+}
+
+fn one(m: &Match) -> policy::Match {
+    let texts = |list: &[StringMatch]| list.iter().map(text).collect();
+    policy::Match {
+        namespaces: texts(&m.namespaces),
+        not_namespaces: texts(&m.not_namespaces),
+        principals: texts(&m.principals),
+        not_principals: texts(&m.not_principals),
+        source_ips: m.source_ips.iter().map(|range| cidr(range)).collect(),
+        destination_ports: m.destination_ports.iter().map(|port| (*port).into()).collect(),
+        not_destination_ports: m.not_destination_ports.iter().map(|port| (*port).into()).collect(),
+        ..policy::Match::default()
+    }
+}
+
+fn text(m: &StringMatch) -> policy::StringMatch {
+    let match_type = match m {
+        StringMatch::Exact(text) => MatchType::Exact(text.clone()),
+        StringMatch::Prefix(text) => MatchType::Prefix(text.clone()),
+        StringMatch::Suffix(text) => MatchType::Suffix(text.clone()),
+    };
+    policy::StringMatch { match_type: Some(match_type) }
+}
+
+/// What is no range stays one that nobody can read, as it would be in the file.
+fn cidr(range: &str) -> policy::Address {
+    let parts = range.split_once('/').and_then(|(ip, length)| Some((ip.parse().ok()?, length.parse().ok()?)));
+    let (address, length) = parts.map_or((Vec::new(), 0), |(ip, length): (IpAddr, u32)| (octets(&ip), length));
+    policy::Address { address, length }
+}

@@ -1,0 +1,79 @@
+//! A certificate authority: a root and what it signs.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+
+/// How far certificates reach into the past.
+const BACKDATE: Duration = Duration::from_secs(1);
+/// Lifetime of roots and of certificates of the server.
+const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A root with its key.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A fresh root.
+    ///
+    /// # Errors
+    /// The cryptography library fails.
+    pub fn new(name: &str) -> Result<Authority, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        (params.not_before, params.not_after) = dates(SystemTime::now() - LONG, SystemTime::now() + LONG);
+        Ok(Authority(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
+    }
+
+    /// Its certificate as PEM text.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Signs a request for `uri`, whatever the request asks for. `ttl` may be zero: then it has expired already.
+    pub(super) fn sign(&self, csr: &str, uri: &str, ttl: Duration) -> Result<String, rcgen::Error> {
+        let mut request = CertificateSigningRequestParams::from_pem(csr)?;
+        let leaf = &mut request.params;
+        let now = SystemTime::now();
+        let from = if ttl.is_zero() { now - Duration::from_secs(3600) } else { now - BACKDATE };
+        let to = if ttl.is_zero() { now - Duration::from_secs(60) } else { now + ttl };
+        (leaf.not_before, leaf.not_after) = dates(from, to);
+        leaf.distinguished_name = DistinguishedName::new();
+        leaf.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+        leaf.is_ca = IsCa::ExplicitNoCa;
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let issuer: &Issuer<'_, KeyPair> = &self.0;
+        Ok(request.signed_by(issuer)?.pem())
+    }
+
+    /// A certificate of a server.
+    pub(super) fn server(
+        &self,
+        names: Vec<String>,
+    ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>), rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(names)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        (params.not_before, params.not_after) = dates(SystemTime::now() - LONG, SystemTime::now() + LONG);
+        let issuer: &Issuer<'_, KeyPair> = &self.0;
+        let certificate = params.signed_by(&key, issuer)?;
+        Ok((certificate.into(), PrivatePkcs8KeyDer::from(key.serialize_der())))
+    }
+}
+
+fn dates(from: SystemTime, to: SystemTime) -> (OffsetDateTime, OffsetDateTime) {
+    (from.into(), to.into())
+}
