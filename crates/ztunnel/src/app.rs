@@ -3,33 +3,39 @@
 //! The order of the start is that of spec configuration 6. Everything that can be wrong with the set-up ends the start
 //! with one line that says what and what to do; what was opened before is closed by being dropped.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::{AdmitSettings, LocalWorkload, RouteSettings};
+use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::admin::dump::Sources;
 use crate::admin::ready::{Ready, Task, TaskName};
 use crate::admin::{self, Inside};
-use crate::config::{Config, LocalState, Mode, ports};
+use crate::config::{self, Config, LocalState, Mode, ports};
+use crate::control::{self, Connector, Credentials};
 use crate::drain::signals::{Request, Signals};
 use crate::drain::{self, Drained, Mode as End, Watcher};
-use crate::identity::{self, FakeCa, Identities, LeafCheck};
+use crate::identity::metrics::InUse;
+use crate::identity::tenants::Stay;
+use crate::identity::{self, Behalf, FakeCa, Identities, IstioCa, LeafCheck, Rules, Signer, Tenants};
 use crate::inpod::{self, DataPlane, Observer, PodStates};
 use crate::net::listen::{PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::options::{Keepalive, Liveness};
-use crate::proxy::{self, EarlyData, Listeners, Proxies, Shutdown, WorkerThreads, Workers};
+use crate::proxy::{self, EarlyData, Listeners, PodProxy, Proxies, Shutdown, WorkerThreads, Workers};
 use crate::state::Views;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{self, Metrics, PodCounts, PodMetrics};
 use crate::telemetry::{PolicyLogging, Telemetry};
 use crate::version::BuildInfo;
-use crate::xds::{self, Source, local};
+use crate::xds::{self, Lookups, NodeDescription, Rejected, Remote, Source};
 
 /// How long requests to the admin servers may take once everything else has ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -59,19 +65,27 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     raise_descriptor_limit();
     tracing::info!("running with config: {}", config.log_yaml());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    check_supported(&config)?;
+    warn_of_gaps(&config);
 
     let mut signals = Signals::watch().map_err(failure)?;
     let shutdown = Request::default();
     let (trigger, drain) = drain::channel();
     let ready = Ready::default();
     let [state, proxy] = [TaskName::StateManager, TaskName::Proxy].map(|name| ready.task(name));
-    let xds = xds_config(&config);
-    let views = Views::new(xds::load(&xds).map_err(failure)?);
-    let identities = start_identities(&config);
     let pods = if config.mode == Mode::Shared { PodMetrics::Shown } else { PodMetrics::Absent };
     let metrics_config = metrics::Config { istio_version: build.istio_version.clone(), pods };
-    let metrics = Arc::new(Metrics::new(&metrics_config, logging.clone()));
+    let mut metrics = Metrics::new(&metrics_config, logging.clone());
+    let (rejected, (synced, sync)) = (Rejected::default(), oneshot::channel());
+    let reports =
+        xds::Reports { counts: xds::Counts::register(metrics.registry()), rejected: rejected.clone(), synced };
+    let xds = xds_config(&config)?;
+    let source = xds.source.clone();
+    let (teller, views) = xds::Driver::new(xds, reports).map_err(failure)?;
+    let certificates = identity::Counts::register(metrics.registry());
+    let identities = start_identities(&config, certificates, metrics.registry())?;
+    let tenants = Tenants::default();
+    tokio::spawn(tenants.clone().look_after(views.clone(), identities.clone()));
+    let metrics = Arc::new(metrics);
     let states = PodStates::default();
     let admin = admin::bind(&admin_config(&config)).map_err(failure)?;
     let inside = Inside {
@@ -79,24 +93,34 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
         metrics: Arc::clone(&metrics),
         logging: logging.clone(),
         shutdown: shutdown.clone(),
-        dump: dump_sources(&config, &build, &views, &identities, &states, &xds),
+        dump: dump_sources(&config, &build, &views, &identities, &states, source, rejected),
     };
 
     let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
     let proxies = Proxies::new(proxy_config(&config), views.clone(), identities, telemetry, workers.clone());
-    let data = DataPlane { proxies, workers };
-    let mut plane = start_data_plane(&config, &data, drain.clone(), &ready, &metrics, states)?;
+    let data = DataPlane { proxies, workers, tenants };
+    let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
     let (last, servers) = drain::channel();
     tokio::spawn(admin::serve(admin, inside, servers));
-    tokio::spawn(xds::watch(xds, views, drain));
-    state.done();
-    proxy.done();
-    tokio::select! {
-        _ = signals.reason(&shutdown) => {}
-        Err(error) = &mut plane => tracing::error!(%error, "the data plane failed"),
+    tokio::spawn(teller.run(drain.clone()));
+    // Nothing is served on half a view; whoever wants us to end need not wait for the whole.
+    let told = tokio::select! {
+        _ = signals.reason(&shutdown) => false,
+        told = sync => told.is_ok(),
+    };
+    if told {
+        state.done();
+        let mut plane = plane.start(drain)?;
+        proxy.done();
+        tokio::select! {
+            _ = signals.reason(&shutdown) => {}
+            Err(error) = &mut plane => tracing::error!(%error, "the data plane failed"),
+        }
+    } else {
+        drop((plane, drain));
     }
     ready.drain();
     // Pods bound their own drains; this bound is for what does not keep to that.
@@ -118,43 +142,91 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
 }
 
 /// What this version cannot do yet is said, not silently left out.
-fn check_supported(config: &Config) -> Result<(), Failure> {
-    if let Some(address) = &config.xds_address {
-        return Err(Failure(format!(
-            "XDS_ADDRESS={address}: this version cannot talk to a control plane yet; set XDS_ADDRESS=\"\" and give the \
-             state of the mesh in LOCAL_XDS_PATH"
-        )));
-    }
-    if !config.fake_ca {
-        return Err(Failure(
-            "this version cannot talk to a CA yet; set FAKE_CA=true for demonstrations (its certificates are not secret)"
-                .to_owned(),
-        ));
-    }
+fn warn_of_gaps(config: &Config) {
     if config.dns_proxy {
         tracing::warn!(
             "this version has no DNS proxy yet: do not redirect DNS to port 15053; set ISTIO_META_DNS_CAPTURE=false to \
              not be told"
         );
     }
-    Ok(())
 }
 
-fn xds_config(config: &Config) -> xds::Config {
+fn xds_config(config: &Config) -> Result<xds::Config, Failure> {
     let source = match &config.local_state {
-        Some(LocalState::File(path)) => Source::File(path.clone()),
+        Some(LocalState::Path(path)) => Source::Path(path.clone()),
         Some(LocalState::Text(text)) => Source::Text(text.clone()),
         None => Source::Nothing,
     };
-    xds::Config { source, node: config.local_node.as_deref().map(Into::into) }
+    let remote = config.xds_address.as_ref().map(|address| {
+        let control = control::Config {
+            address: address.parse().map_err(failure)?,
+            roots: config.xds_roots.clone(),
+            alternative_name: config.alt_xds_hostname.clone(),
+            credentials: credentials(config, &config.xds_headers),
+        };
+        let lookups = if config.xds_on_demand { Lookups::OnDemand } else { Lookups::Everything };
+        Ok(Remote { control, node: node_description(config), lookups })
+    });
+    Ok(xds::Config { source, remote: remote.transpose()?, node: config.local_node.as_deref().map(Into::into) })
 }
 
-fn start_identities(config: &Config) -> Identities {
-    let leaf = match config.mode {
-        Mode::Shared => LeafCheck::Requested,
-        Mode::Dedicated(_) => LeafCheck::Any,
+fn credentials(config: &Config, headers: &[(String, String)]) -> Credentials {
+    Credentials { token: config.auth_token.clone(), cluster_id: config.cluster_id.clone(), headers: headers.to_vec() }
+}
+
+/// Who we are (spec wire-protocols 6.3).
+fn node_description(config: &Config) -> NodeDescription {
+    let config::Pod { name, namespace } = &config.own_pod;
+    let own = [
+        ("NAME", name.clone()),
+        ("NAMESPACE", namespace.clone()),
+        ("INSTANCE_IPS", config.instance_ip.clone()),
+        ("NODE_NAME", config.local_node.clone().unwrap_or_default()),
+    ];
+    let mut metadata: BTreeMap<String, String> = own.map(|(key, value)| (key.to_owned(), value)).into();
+    metadata.extend(config.proxy_metadata.clone());
+    NodeDescription {
+        id: format!("ztunnel~{}~{name}.{namespace}~{namespace}.svc.cluster.local", config.instance_ip),
+        metadata,
+        structured: config.structured_metadata.clone(),
+    }
+}
+
+fn start_identities(config: &Config, counts: identity::Counts, registry: &mut Registry) -> Result<Identities, Failure> {
+    let (leaf, behalf) = match config.mode {
+        Mode::Shared => (LeafCheck::Requested, Behalf::Others),
+        Mode::Dedicated(_) => (LeafCheck::Any, Behalf::Own),
     };
-    let (identities, driver) = identity::new(identity::Config { ttl: config.secret_ttl, leaf }, FakeCa::new());
+    let aliases = config.trust_domain_aliases.iter().map(|alias| alias.as_str().into()).collect();
+    let rules = Rules { aliases, ..Rules::default() };
+    let mesh_root = match (&config.ca_address, &config.ca_roots) {
+        (Some(_), config::Roots::File(path)) => Some(path.clone()),
+        _ => None,
+    };
+    let files =
+        identity::Files { bundles: config.trust_bundles.clone(), revocations: config.crl_path.clone(), mesh_root };
+    let settings = identity::Config { ttl: config.secret_ttl, leaf, rules: rules.clone(), files };
+    let identities = match &config.ca_address {
+        None => run_identities(settings, FakeCa::new(), counts),
+        Some(address) => run_identities(settings, istio_ca(config, address, behalf)?, counts),
+    };
+    let in_use = InUse { identities: identities.clone(), revocations: rules.revocations };
+    registry.register_collector(Box::new(in_use));
+    Ok(identities)
+}
+
+fn istio_ca(config: &Config, address: &str, behalf: Behalf) -> Result<IstioCa, Failure> {
+    let control = control::Config {
+        address: address.parse().map_err(failure)?,
+        roots: config.ca_roots.clone(),
+        alternative_name: config.alt_ca_hostname.clone(),
+        credentials: credentials(config, &config.ca_headers),
+    };
+    Ok(IstioCa::new(Connector::new(control), behalf))
+}
+
+fn run_identities(settings: identity::Config, signer: impl Signer, counts: identity::Counts) -> Identities {
+    let (identities, driver) = identity::new(settings, signer, counts);
     tokio::spawn(driver.run());
     identities
 }
@@ -178,10 +250,10 @@ fn dump_sources(
     views: &Views,
     identities: &Identities,
     states: &PodStates,
-    xds: &xds::Config,
+    source: Source,
+    rejected: Rejected,
 ) -> Sources {
     let (config_dump, version, identities, states) = (config.dump(), build.dump(), identities.clone(), states.clone());
-    let source = xds.source.clone();
     Sources {
         views: views.clone(),
         certificates: Box::new(move || identities.dump()),
@@ -189,13 +261,8 @@ fn dump_sources(
         version: Box::new(move || version.clone()),
         pods: (config.mode == Mode::Shared).then(|| -> admin::dump::Part { Box::new(move || states.dump()) }),
         // What cannot be read at the moment is reported by whoever loads it.
-        static_config: Box::new(move || match &source {
-            Source::Nothing => local::shape::StaticConfig::default(),
-            Source::Text(text) => local::parse(text).unwrap_or_default(),
-            Source::File(path) => {
-                std::fs::read_to_string(path).ok().and_then(|text| local::parse(&text).ok()).unwrap_or_default()
-            }
-        }),
+        static_config: Box::new(move || xds::static_config(&source).unwrap_or_default()),
+        rejected: Box::new(move || rejected.dump()),
     }
 }
 
@@ -238,7 +305,7 @@ fn proxy_config(config: &Config) -> proxy::Config {
             network: config.network.as_str().into(),
             hbone_port: ports::INBOUND,
             illegal_ports: config.illegal_ports(),
-            on_demand: false,
+            on_demand: config.xds_on_demand,
         },
         admit: AdmitSettings {
             network: config.network.as_str().into(),
@@ -247,7 +314,7 @@ fn proxy_config(config: &Config) -> proxy::Config {
             localhost_app_tunnel: config.localhost_app_tunnel,
             baggage: config.baggage,
             unknown_policy: config.unknown_policy,
-            on_demand: false,
+            on_demand: config.xds_on_demand,
         },
         client: windows(hbone::limits::Config {
             assumed_peer_streams: config.pool_max_streams.into(),
@@ -259,44 +326,70 @@ fn proxy_config(config: &Config) -> proxy::Config {
     }
 }
 
-/// Starts what carries traffic; the task ends when it has been drained.
-fn start_data_plane(
-    config: &Config,
-    data: &DataPlane,
-    mut drain: Watcher,
-    ready: &Ready,
-    metrics: &Metrics,
-    states: PodStates,
-) -> Result<JoinHandle<()>, Failure> {
-    let deadline = config.drain_deadline;
-    if !config.proxy {
-        return Ok(tokio::spawn(async move {
-            drain.begun().await;
-        }));
-    }
-    match &config.mode {
-        Mode::Shared => {
-            check_in_pod(config.packet_mark)?;
-            let inpod = inpod::Config { socket: config.inpod_uds.clone(), drain_deadline: deadline };
-            let reporter =
-                Reporter { task: ready.task(TaskName::WorkloadProxyManager), counts: metrics.pods().clone() };
-            let pods = data.clone();
-            // The watcher is held until all pods have ended, for that is what whoever drains waits for.
-            let task = async move {
-                let begun = async {
-                    drain.begun().await;
-                };
-                inpod::run(inpod, pods, reporter, states, begun).await;
-            };
-            Ok(data.workers.next().spawn(task))
+/// What carries traffic, set up as far as it can be before the mesh is known.
+enum Plane {
+    /// Nothing is proxied.
+    Off,
+    /// The pods of the node, as its agent announces them.
+    Shared { inpod: inpod::Config, data: DataPlane, reporter: Reporter, states: PodStates },
+    /// One workload, whose listeners are bound.
+    Dedicated { pod: PodProxy, stay: Stay, data: DataPlane, deadline: Duration },
+}
+
+impl Plane {
+    /// Whatever is wrong with the set-up shows here.
+    fn prepare(
+        config: &Config,
+        data: DataPlane,
+        ready: &Ready,
+        metrics: &Metrics,
+        states: PodStates,
+    ) -> Result<Self, Failure> {
+        let deadline = config.drain_deadline;
+        if !config.proxy {
+            return Ok(Self::Off);
         }
-        Mode::Dedicated(who) => {
-            let mut pod = data.proxies.bind(LocalWorkload::clone(who), None).map_err(failure)?;
-            pod.accept(&data.workers).map_err(failure)?;
-            Ok(tokio::spawn(async move {
+        match &config.mode {
+            Mode::Shared => {
+                check_in_pod(config.packet_mark)?;
+                let inpod = inpod::Config { socket: config.inpod_uds.clone(), drain_deadline: deadline };
+                let reporter =
+                    Reporter { task: ready.task(TaskName::WorkloadProxyManager), counts: metrics.pods().clone() };
+                Ok(Self::Shared { inpod, data, reporter, states })
+            }
+            Mode::Dedicated(who) => {
+                let pod = data.proxies.bind(LocalWorkload::clone(who), None).map_err(failure)?;
+                let stay = data.tenants.come(LocalWorkload::clone(who));
+                Ok(Self::Dedicated { pod, stay, data, deadline })
+            }
+        }
+    }
+
+    /// Lets traffic in; the task ends when it has been drained.
+    fn start(self, mut drain: Watcher) -> Result<JoinHandle<()>, Failure> {
+        // The watcher is held until all traffic has ended, for that is what whoever drains waits for.
+        match self {
+            Self::Off => Ok(tokio::spawn(async move {
                 drain.begun().await;
-                pod.shutdown(Shutdown::Graceful(deadline)).await;
-            }))
+            })),
+            Self::Shared { inpod, data, reporter, states } => {
+                let pods = data.clone();
+                let task = async move {
+                    let begun = async {
+                        drain.begun().await;
+                    };
+                    inpod::run(inpod, pods, reporter, states, begun).await;
+                };
+                Ok(data.workers.next().spawn(task))
+            }
+            Self::Dedicated { mut pod, stay, data, deadline } => {
+                pod.accept(&data.workers).map_err(failure)?;
+                Ok(tokio::spawn(async move {
+                    drain.begun().await;
+                    pod.shutdown(Shutdown::Graceful(deadline)).await;
+                    drop(stay);
+                }))
+            }
         }
     }
 }

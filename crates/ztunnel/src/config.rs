@@ -26,6 +26,8 @@ pub use manual::manual;
 
 use self::metadata::ProxyConfig;
 use self::reader::Reader;
+use crate::control;
+pub use crate::control::{Roots, Token};
 
 /// Ports that are not configurable (spec configuration 4).
 pub mod ports {
@@ -55,24 +57,22 @@ pub enum Mode {
     Dedicated(LocalWorkload),
 }
 
-/// Where roots come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Roots {
-    /// A file.
-    File(PathBuf),
-    /// PEM text.
-    Text(String),
-    /// The operating system's.
-    System,
-}
-
-/// Where the state of the mesh comes from when there is no control plane.
+/// State of the mesh that does not come from the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalState {
-    /// A file, loaded again when it changes.
-    File(PathBuf),
+    /// A file or a folder of files, loaded again when it changes.
+    Path(PathBuf),
     /// Text.
     Text(String),
+}
+
+/// ztunnel's own pod, as far as it is known; parts that are not are empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
 }
 
 /// Keepalive of connections.
@@ -106,6 +106,7 @@ pub struct Config {
     pub cluster_id: String,
     pub cluster_domain: String,
     pub own_workload: Option<LocalWorkload>,
+    pub own_pod: Pod,
     pub own_trust_domain: String,
     pub instance_ip: String,
     pub ipv6_enabled: bool,
@@ -117,12 +118,15 @@ pub struct Config {
     pub alt_ca_hostname: Option<String>,
     pub xds_headers: Vec<(String, String)>,
     pub ca_headers: Vec<(String, String)>,
+    pub auth_token: Token,
     pub xds_on_demand: bool,
     pub local_state: Option<LocalState>,
     pub secret_ttl: Duration,
     pub fake_ca: bool,
     pub prefered_service_namespace: Option<String>,
     pub crl_path: Option<PathBuf>,
+    pub trust_bundles: Vec<PathBuf>,
+    pub trust_domain_aliases: Vec<String>,
     pub proxy: bool,
     pub dns_proxy: bool,
     pub dns_proxy_address: Address,
@@ -150,6 +154,7 @@ pub struct Config {
     pub admin_port: u16,
     pub stats_port: u16,
     pub proxy_metadata: BTreeMap<String, String>,
+    pub structured_metadata: BTreeMap<String, serde_json::Value>,
     pub proxy_arguments: String,
     /// Things that look like mistakes and are not fatal, to be logged.
     pub warnings: Vec<String>,
@@ -209,7 +214,8 @@ impl Config {
 fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let proxy_config = ProxyConfig::read(reader);
     let metadata = metadata::proxy_metadata(&proxy_config, reader.environment);
-    let warnings = reader.typos();
+    let mut warnings = reader.typos();
+    let structured_metadata = metadata::structured(reader.environment, &mut warnings);
     let fake_ca = reader.boolean("FAKE_CA");
     let ca_address = uri(reader, "CA_ADDRESS", None);
     if fake_ca == Some(false) && ca_address == Some(None) {
@@ -228,6 +234,10 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         cluster_id: metadata::cluster_id(reader)?,
         cluster_domain: reader.text("CLUSTER_DOMAIN")?,
         own_workload,
+        own_pod: Pod {
+            name: reader.text("POD_NAME").unwrap_or_default(),
+            namespace: reader.text("POD_NAMESPACE").unwrap_or_default(),
+        },
         own_trust_domain: reader.text("TRUST_DOMAIN")?,
         instance_ip: reader.text("INSTANCE_IP")?,
         ipv6_enabled: reader.boolean("IPV6_ENABLED")?,
@@ -237,11 +247,14 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         alt_ca_hostname: reader.text("ALT_CA_HOSTNAME"),
         xds_headers: metadata::headers(reader, "XDS_HEADER_"),
         ca_headers: metadata::headers(reader, "CA_HEADER_"),
+        auth_token: auth_token(reader),
         xds_on_demand: reader.boolean("XDS_ON_DEMAND")?,
         local_state: local_state(reader),
         secret_ttl: reader.duration("SECRET_TTL")?,
         prefered_service_namespace: reader.text("PREFERED_SERVICE_NAMESPACE"),
         crl_path: reader.text("CRL_PATH").filter(|path| !path.is_empty()).map(PathBuf::from),
+        trust_bundles: list(reader, "TRUST_BUNDLES").map(PathBuf::from).collect(),
+        trust_domain_aliases: list(reader, "TRUST_DOMAIN_ALIASES").collect(),
         proxy: reader.boolean("ENABLE_PROXY")?,
         dns_proxy: dns_capture,
         dns_proxy_address: dns_address(reader, metadata.get("DNS_PROXY_ADDR").map(String::as_str)),
@@ -269,6 +282,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         admin_port: proxy_config.admin_port(reader)?,
         stats_port: proxy_config.stats_port(reader)?,
         proxy_metadata: metadata,
+        structured_metadata,
         proxy_arguments: reader.environment.arguments.join(" "),
         warnings,
         // Last, so that problems with everything else have been found.
@@ -304,6 +318,14 @@ fn socket_config(reader: &mut Reader<'_>) -> Option<SocketConfig> {
 /// A number whose bounds in the table fit the type.
 fn narrow<T: TryFrom<u64> + Default>(number: u64) -> T {
     T::try_from(number).unwrap_or_default()
+}
+
+/// Texts between commas.
+fn list(reader: &mut Reader<'_>, name: &'static str) -> impl Iterator<Item = String> + use<> {
+    let text = reader.text(name).unwrap_or_default();
+    let parts: Vec<String> =
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    parts.into_iter()
 }
 
 fn mode(reader: &mut Reader<'_>) -> Option<Mode> {
@@ -352,13 +374,26 @@ fn uri(reader: &mut Reader<'_>, name: &'static str, configured: Option<&str>) ->
     if text.is_empty() {
         return Some(None);
     }
-    let full = if text.contains("://") { text.clone() } else { format!("https://{text}") };
-    let host = full.split_once("://").map_or("", |(_, rest)| rest);
-    if host.is_empty() || full.contains(char::is_whitespace) {
-        reader.invalid(name, &text, "invalid uri: expected https://HOST:PORT");
-        return None;
+    match text.parse::<control::Address>() {
+        Ok(address) => Some(Some(address.to_string())),
+        Err(cause) => {
+            reader.invalid(name, &text, cause);
+            None
+        }
     }
-    Some(Some(full))
+}
+
+/// A value with a slash is a path, as no token is: a mistyped path must not become a token that is sent to a server. A
+/// file that is not there yet is looked for again at every use.
+fn auth_token(reader: &mut Reader<'_>) -> Token {
+    match reader.environment.get("AUTH_TOKEN").map(str::to_owned) {
+        None => Token::OptionalFile(reader.text("AUTH_TOKEN").unwrap_or_default().into()),
+        Some(path) if path.contains('/') => Token::File(path.into()),
+        Some(text) => match reader.environment.file(text.as_ref()) {
+            Ok(Some(_)) => Token::File(text.into()),
+            Ok(None) | Err(_) => Token::Text(text),
+        },
+    }
 }
 
 fn roots(reader: &mut Reader<'_>, name: &'static str) -> Option<Roots> {
@@ -377,7 +412,7 @@ fn local_state(reader: &mut Reader<'_>) -> Option<LocalState> {
             reader.problem("only one of LOCAL_XDS_PATH or LOCAL_XDS may be set".to_owned());
             None
         }
-        (Some(path), None) => Some(LocalState::File(path.into())),
+        (Some(path), None) => Some(LocalState::Path(path.into())),
         (None, Some(text)) => Some(LocalState::Text(text)),
         (None, None) => None,
     }

@@ -4,8 +4,9 @@
 //! [`Driver`] on the control runtime owns the [`schedule`], which decides when which identity goes to the [`Signer`].
 //! A valid certificate is handed out until its last second, whatever happens to the CA; every wait ends.
 //!
-//! Not here: the conversation with a real CA (another [`Signer`]), TLS connections (`hbone::tls`), and which workload
-//! has which identity (`mesh`).
+//! Whom an identity accepts is [`trust`]'s to say, and who needs one [`tenants`]'.
+//!
+//! Not here: TLS connections (`hbone::tls`), and which workload has which identity (`mesh`).
 
 pub mod certificate;
 pub mod csr;
@@ -13,15 +14,21 @@ mod driver;
 mod dump;
 pub mod error;
 pub mod fake_ca;
+pub mod istio_ca;
+pub mod metrics;
+pub mod revocation;
 pub mod schedule;
 pub mod signer;
+pub mod tenants;
 pub mod tls;
+pub mod trust;
 pub mod verify;
 
 #[cfg(test)]
 mod fixtures;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -29,13 +36,17 @@ use arc_swap::ArcSwap;
 use mesh::Identity;
 use tokio::sync::{mpsc, oneshot};
 
-pub use certificate::{Certificate, LeafCheck, WorkloadCertificate};
+pub use certificate::{Certificate, LeafCheck, Terms, WorkloadCertificate};
 pub use csr::Csr;
 pub use driver::Driver;
 pub use error::{IdentityError, MaterialError, SignError};
 pub use fake_ca::FakeCa;
+pub use istio_ca::{Behalf, IstioCa};
+pub use metrics::Counts;
 pub use schedule::Priority;
 pub use signer::{Issued, Signer};
+pub use tenants::Tenants;
+pub use trust::Rules;
 pub use verify::{WrongPeer, explain, peer_identity};
 
 /// Longest that a caller waits for a certificate. More than [`SIGN_DEADLINE`], so that it is told what the CA said
@@ -55,6 +66,29 @@ pub struct Config {
     pub ttl: Duration,
     /// Whether the CA may issue for another identity than the one asked for.
     pub leaf: LeafCheck,
+    /// What holds for all identities.
+    pub rules: Rules,
+    /// Files, looked at all the time.
+    pub files: Files,
+}
+
+/// Files that say whom to trust.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// Roots that are accepted beside the CA's (`TRUST_BUNDLES`).
+    pub bundles: Vec<PathBuf>,
+    /// Revocation lists (`CRL_PATH`).
+    pub revocations: Option<PathBuf>,
+    /// The mesh's root as the CA's clients are told it (`CA_ROOT_CA`): when it changes, so will the CA's answers.
+    pub mesh_root: Option<PathBuf>,
+}
+
+#[cfg(test)]
+impl Default for Config {
+    fn default() -> Self {
+        let (rules, files) = (Rules::default(), Files::default());
+        Self { ttl: Duration::from_secs(3600), leaf: LeafCheck::Requested, rules, files }
+    }
 }
 
 /// Access to the certificates of all identities, from any thread. Clones share them.
@@ -66,10 +100,10 @@ pub struct Identities {
 
 /// Sets up certificates signed by `signer`. Nothing happens until the driver [runs](Driver::run).
 #[must_use]
-pub fn new<S: Signer>(config: Config, signer: S) -> (Identities, Driver<S>) {
+pub fn new<S: Signer>(config: Config, signer: S, counts: Counts) -> (Identities, Driver<S>) {
     let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
     let table = Arc::new(ArcSwap::default());
-    (Identities { commands, table: table.clone() }, Driver::new(config, signer, queue, table))
+    (Identities { commands, table: table.clone() }, Driver::new(config, signer, queue, table, counts))
 }
 
 /// What is known of every managed identity. Replaced whole when anything changes, which is rare next to looks at it.

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 pub use driver::run;
 
+use crate::identity::tenants::{Stay, Tenants};
 use crate::net::netns::Netns;
 use crate::proxy::{PodProxy, Proxies, Shutdown, Workers};
 
@@ -54,19 +55,28 @@ pub struct DataPlane {
     pub proxies: Proxies,
     /// Where they run.
     pub workers: Workers,
+    /// Who needs certificates.
+    pub tenants: Tenants,
+}
+
+/// The proxy of a pod, and the pod's claim to a certificate.
+pub struct Tenant {
+    proxy: PodProxy,
+    _stay: Stay,
 }
 
 impl PodProxies for DataPlane {
-    type Pod = PodProxy;
+    type Pod = Tenant;
 
-    async fn start(&self, who: &LocalWorkload, netns: Arc<Netns>) -> Result<PodProxy, String> {
-        let mut pod = self.proxies.bind(who.clone(), Some(netns)).map_err(|e| e.to_string())?;
-        pod.accept(&self.workers).map_err(|e| format!("failed to watch the listeners: {e}"))?;
-        Ok(pod)
+    async fn start(&self, who: &LocalWorkload, netns: Arc<Netns>) -> Result<Tenant, String> {
+        let stay = self.tenants.come(who.clone());
+        let mut proxy = self.proxies.bind(who.clone(), Some(netns)).map_err(|e| e.to_string())?;
+        proxy.accept(&self.workers).map_err(|e| format!("failed to watch the listeners: {e}"))?;
+        Ok(Tenant { proxy, _stay: stay })
     }
 
-    async fn stop(pod: PodProxy, how: Shutdown) {
-        pod.shutdown(how).await;
+    async fn stop(pod: Tenant, how: Shutdown) {
+        pod.proxy.shutdown(how).await;
     }
 }
 

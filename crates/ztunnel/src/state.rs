@@ -7,11 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mesh::{LocalWorkload, View, Workload};
-use tokio::sync::watch;
+use mesh::{LocalWorkload, Need, View, Workload};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long a connection waits for something that the control plane has not announced yet (spec data-plane 17).
 pub const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Questions on their way to whoever asks the control plane. It never waits before it takes the next, so this only evens
+/// out bursts.
+const QUESTION_QUEUE: usize = 256;
+
+/// Something that a connection needs and that the control plane tells only when it is asked; the answer is in the view
+/// when `done` is sent or dropped.
+#[derive(Debug)]
+pub struct Question {
+    /// An address or a host name.
+    pub need: Need,
+    /// To be sent when the view says what there is to say.
+    pub done: oneshot::Sender<()>,
+}
 
 /// The current view, shared by everybody who decides something.
 #[derive(Debug, Clone)]
@@ -21,6 +35,7 @@ pub struct Views(Arc<Shared>);
 struct Shared {
     current: ArcSwap<Versioned>,
     version: watch::Sender<u64>,
+    questions: Option<mpsc::Sender<Question>>,
 }
 
 /// A view and its number.
@@ -36,8 +51,33 @@ impl Views {
     /// Starts with `view` as version 0.
     #[must_use]
     pub fn new(view: View) -> Self {
+        Self::make(view, None)
+    }
+
+    /// The same for a control plane that tells about addresses only when it is asked; questions come out of the other
+    /// end.
+    #[must_use]
+    pub fn on_demand(view: View) -> (Self, mpsc::Receiver<Question>) {
+        let (questions, queue) = mpsc::channel(QUESTION_QUEUE);
+        (Self::make(view, Some(questions)), queue)
+    }
+
+    fn make(view: View, questions: Option<mpsc::Sender<Question>>) -> Self {
         let current = ArcSwap::from_pointee(Versioned { view, version: 0 });
-        Self(Arc::new(Shared { current, version: watch::Sender::new(0) }))
+        Self(Arc::new(Shared { current, version: watch::Sender::new(0), questions }))
+    }
+
+    /// Has the control plane asked what it knows of an address or a host name, and waits until the view says so, at most
+    /// [`ANNOUNCEMENT_TIMEOUT`] long. Without on-demand lookups everything that will be said is in the view already.
+    pub async fn find_out(&self, need: &Need) {
+        let Some(questions) = &self.0.questions else { return };
+        let ask = async {
+            let (done, answered) = oneshot::channel();
+            if questions.send(Question { need: need.clone(), done }).await.is_ok() {
+                let _ = answered.await; // dropped means the same: there is nothing more to wait for
+            }
+        };
+        let _ = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, ask).await; // then the view is as it is
     }
 
     /// The view of this moment.

@@ -32,6 +32,8 @@ pub struct Sources {
     pub pods: Option<Part>,
     /// `staticConfig`, read anew each time.
     pub static_config: Box<dyn Fn() -> StaticConfig + Send + Sync>,
+    /// `rejectedResources`: what the control plane sent and what was not accepted as it was sent.
+    pub rejected: Part,
 }
 
 impl Sources {
@@ -48,6 +50,7 @@ impl Serialize for Sources {
         dump.serialize_entry("certificates", &(self.certificates)())?;
         dump.serialize_entry("config", &(self.config)())?;
         dump.serialize_entry("policies", &Each::of(objects::policies(&now.view)))?;
+        dump.serialize_entry("rejectedResources", &(self.rejected)())?;
         dump.serialize_entry("services", &Each::of(objects::services(&now.view)))?;
         dump.serialize_entry("stagedServices", &objects::staged_services(&now.view))?;
         dump.serialize_entry("staticConfig", &(self.static_config)())?;

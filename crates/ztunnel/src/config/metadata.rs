@@ -14,6 +14,7 @@ const MESH_CONFIG: &str = "./etc/istio/config/mesh";
 const ADMIN_PORT: u16 = 15000;
 const STATS_PORT: u16 = 15020;
 const META: &str = "ISTIO_META_";
+const META_JSON: &str = "ISTIO_METAJSON_";
 
 /// The part of Istio's ProxyConfig that concerns us; everything else is ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +93,19 @@ pub(super) fn proxy_metadata(config: &ProxyConfig, environment: &Environment) ->
         config.proxy_metadata.iter().map(|(name, value)| (bare(name), value.clone())).collect();
     for (name, value) in environment.iter().filter(|(name, _)| name.starts_with(META)) {
         metadata.insert(name.trim_start_matches(META).to_owned(), value.to_owned());
+    }
+    metadata
+}
+
+/// Metadata of any form, from `ISTIO_METAJSON_<KEY>`. What is no JSON is skipped with a warning (spec wire-protocols 6.3).
+pub(super) fn structured(environment: &Environment, warnings: &mut Vec<String>) -> BTreeMap<String, serde_json::Value> {
+    let mut metadata = BTreeMap::new();
+    for (variable, text) in environment.iter() {
+        let Some(key) = variable.strip_prefix(META_JSON) else { continue };
+        match serde_json::from_str(text) {
+            Ok(value) => drop(metadata.insert(key.to_owned(), value)),
+            Err(cause) => warnings.push(format!("{variable} is no JSON and is left out: {cause}")),
+        }
     }
     metadata
 }

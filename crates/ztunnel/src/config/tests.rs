@@ -213,7 +213,7 @@ fn addresses_of_the_control_plane_have_a_scheme_and_a_default() {
 fn only_one_source_of_local_state_may_be_set() {
     let error = problems(&[("LOCAL_XDS", "{}"), ("LOCAL_XDS_PATH", "x")]);
     assert_eq!(error, "only one of LOCAL_XDS_PATH or LOCAL_XDS may be set");
-    assert_eq!(load(&[("LOCAL_XDS_PATH", "x")]).local_state, Some(LocalState::File("x".into())));
+    assert_eq!(load(&[("LOCAL_XDS_PATH", "x")]).local_state, Some(LocalState::Path("x".into())));
 }
 
 #[test]

@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh::Identity;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::{ClientConfig, ServerConfig};
+use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
@@ -20,7 +21,8 @@ use super::error::{IdentityError, MaterialError};
 use super::schedule::Dated;
 use super::schedule::timing::Validity;
 use super::signer::Issued;
-use super::tls::Configs;
+use super::tls::{self, Configs};
+use super::trust::{Anchors, Rules};
 use super::verify::uri_names;
 
 /// Length of a line in PEM text (what existing tools show for `/config_dump`, spec admin-and-telemetry 2).
@@ -36,7 +38,7 @@ pub enum LeafCheck {
 }
 
 /// One X.509 certificate of a chain or of the roots.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: CertificateDer<'static>,
     serial: String,
@@ -93,13 +95,26 @@ impl Certificate {
     }
 }
 
-/// The certificate of a workload, its key, and the roots that came with it.
+/// The certificate of a workload, its key, and the roots that it accepts.
 pub struct WorkloadCertificate {
     identity: Option<Identity>,
-    chain: Vec<Certificate>,
+    chain: Arc<[Certificate]>,
+    anchors: Anchors,
+    /// All of `anchors`.
     roots: Vec<Certificate>,
     validity: Validity,
     configs: Configs,
+}
+
+/// What a certificate needs besides what the CA answers.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Whether the CA may issue for another identity than the one asked for.
+    pub leaf: LeafCheck,
+    /// What holds for all identities.
+    pub rules: Rules,
+    /// Roots of the operator's, accepted beside the CA's.
+    pub bundles: Arc<[Certificate]>,
 }
 
 impl WorkloadCertificate {
@@ -115,13 +130,14 @@ impl WorkloadCertificate {
         requested: &Identity,
         key: PrivateKeyDer<'static>,
         issued: Issued,
-        check: LeafCheck,
+        terms: &Terms,
     ) -> Result<Self, IdentityError> {
         let parse = |list: Vec<_>| list.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>();
         let (chain, roots) = (parse(issued.chain)?, parse(issued.roots)?);
         let leaf = chain.first().ok_or_else(|| IdentityError::EmptyChain(requested.clone()))?;
         let names = uri_names(&leaf.der).map_err(|error| MaterialError::Parse(error.to_string()))?;
-        if check == LeafCheck::Requested && names.first().and_then(|name| name.parse().ok()).as_ref() != Some(requested)
+        if terms.leaf == LeafCheck::Requested
+            && names.first().and_then(|name| name.parse().ok()).as_ref() != Some(requested)
         {
             let got = names.first().map_or("no URI name", String::as_str);
             tracing::error!(id = %requested, "expected identity {requested}, got {got}");
@@ -129,9 +145,44 @@ impl WorkloadCertificate {
         }
         let identity: Option<Identity> = names.iter().find_map(|name| name.parse().ok());
         let trust_domain = identity.as_ref().map(|identity| identity.trust_domain.clone());
+        let validity = leaf.validity;
         let presented = chain.iter().map(|certificate| certificate.der.clone()).collect();
-        let configs = Configs::new(key, presented, anchors(&roots)?, trust_domain)?;
-        Ok(Self { identity, validity: leaf.validity, chain, roots, configs })
+        let anchors = Anchors::new(roots, terms.bundles.clone());
+        let configs = Configs::new(tls::own(key, presented)?, anchors.store()?, trust_domain, &terms.rules)?;
+        let roots = anchors.all();
+        Ok(Self { identity, validity, chain: chain.into(), anchors, roots, configs })
+    }
+
+    /// The same certificate, accepting other roots.
+    ///
+    /// # Errors
+    /// [`MaterialError`] if none of them is usable.
+    pub fn trusting(&self, anchors: Anchors) -> Result<Self, MaterialError> {
+        Ok(Self {
+            identity: self.identity.clone(),
+            chain: self.chain.clone(),
+            roots: anchors.all(),
+            validity: self.validity,
+            configs: self.configs.trusting(anchors.store()?)?,
+            anchors,
+        })
+    }
+
+    /// Whom it accepts, and for how long.
+    #[must_use]
+    pub fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// Whether whoever accepts what `other` accepts would accept this certificate.
+    #[must_use]
+    pub fn is_accepted_by(&self, other: &Self) -> bool {
+        let [leaf, intermediates @ ..] = &*self.chain else { return false };
+        let intermediates: Vec<_> = intermediates.iter().map(|certificate| certificate.der.clone()).collect();
+        let algorithms = crate::crypto::provider().signature_verification_algorithms.all;
+        let Ok(leaf) = EndEntityCert::try_from(&leaf.der) else { return false };
+        let (now, usage) = (UnixTime::now(), KeyUsage::server_auth());
+        leaf.verify_for_usage(algorithms, &other.configs.roots().roots, &intermediates, now, usage, None, None).is_ok()
     }
 
     /// The identity that peers see: the first SPIFFE name of the leaf. None only if [`LeafCheck::Any`] let such a leaf
@@ -147,7 +198,7 @@ impl WorkloadCertificate {
         &self.chain
     }
 
-    /// What the CA wants trusted, including roots that were skipped.
+    /// All roots that are accepted, including those that cannot serve as trust anchors.
     #[must_use]
     pub fn roots(&self) -> &[Certificate] {
         &self.roots
@@ -213,18 +264,6 @@ fn wall(time: ASN1Time) -> Result<SystemTime, MaterialError> {
     let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
     let time = if time.timestamp() < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
     time.ok_or_else(|| MaterialError::Parse("a date is outside of what this machine can express".into()))
-}
-
-fn anchors(roots: &[Certificate]) -> Result<RootCertStore, MaterialError> {
-    let mut store = RootCertStore::empty();
-    let (_, invalid) = store.add_parsable_certificates(roots.iter().map(|root| root.der.clone()));
-    if invalid > 0 {
-        tracing::warn!("warning: found {invalid} invalid root certs");
-    }
-    if store.is_empty() {
-        return Err(MaterialError::Root("no root certificate present".into()));
-    }
-    Ok(store)
 }
 
 #[cfg(test)]

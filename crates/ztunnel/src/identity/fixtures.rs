@@ -6,15 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use x509_parser::time::ASN1Time;
 
-use super::certificate::{LeafCheck, WorkloadCertificate};
+use super::certificate::{LeafCheck, Terms, WorkloadCertificate};
 use super::signer::Issued;
+use super::trust::Rules;
 
 pub const HOUR: i64 = 3600;
 
@@ -77,11 +79,49 @@ impl Ca {
 
     /// A leaf as a whole workload certificate which trusts `roots`.
     pub fn workload_trusting(&self, leaf: &Leaf<'_>, roots: &[&Ca]) -> WorkloadCertificate {
+        self.make(leaf, roots, &Rules::default())
+    }
+
+    /// A leaf as a whole workload certificate which trusts this authority, under rules.
+    pub fn workload_under(&self, leaf: &Leaf<'_>, rules: &Rules) -> WorkloadCertificate {
+        self.make(leaf, &[self], rules)
+    }
+
+    fn make(&self, leaf: &Leaf<'_>, roots: &[&Ca], rules: &Rules) -> WorkloadCertificate {
         let (key, certificate) = self.leaf(leaf);
         let issued = Issued { chain: vec![certificate], roots: roots.iter().map(|ca| ca.root()).collect() };
         let anyone = id("spiffe://td/ns/any/sa/one");
-        WorkloadCertificate::new(&anyone, key.into(), issued, LeafCheck::Any).unwrap()
+        let terms = Terms { rules: rules.clone(), ..terms(LeafCheck::Any) };
+        WorkloadCertificate::new(&anyone, key.into(), issued, &terms).unwrap()
     }
+
+    /// A list that revokes certificates of this authority, as PEM text.
+    pub fn crl(&self, revoked: &[&CertificateDer<'_>]) -> String {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        let serial = |der: &&CertificateDer<'_>| X509Certificate::from_der(der).unwrap().1.raw_serial().to_vec();
+        let date = |seconds: i64| ASN1Time::from_timestamp(unix_now() + seconds).unwrap().to_datetime();
+        let one = |der| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&serial(der)),
+            revocation_time: date(-HOUR),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date(-HOUR),
+            next_update: date(HOUR),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(one).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let issuer: &Issuer<'_, KeyPair> = &self.0;
+        params.signed_by(issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// Terms without bundles and rules.
+pub fn terms(leaf: LeafCheck) -> Terms {
+    Terms { leaf, rules: Rules::default(), bundles: [].into() }
 }
 
 fn ca_params(name: &str) -> CertificateParams {
@@ -89,7 +129,7 @@ fn ca_params(name: &str) -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
 
@@ -149,4 +189,9 @@ fn read_all(
     while result.is_ok() && wire.position() < wire.get_ref().len() as u64 {
         *result = read(&mut wire);
     }
+}
+
+/// Some certificate as PEM text.
+pub fn any_root_pem() -> String {
+    super::fake_ca::INSECURE_DEMO_ROOT.to_owned()
 }

@@ -115,6 +115,8 @@ struct Entry<C> {
     /// When the last attempt ended.
     attempted: Option<Instant>,
     plan: Plan,
+    /// A certificate that is in use only from that moment on.
+    held: Option<(Instant, C)>,
     /// When the identity was forgotten, if it was.
     forgotten: Option<Instant>,
 }
@@ -261,11 +263,59 @@ impl<C: Dated + Clone> Schedule<C> {
         }
     }
 
-    /// When [`start`](Self::start) should be called though nothing happened; `None` if never. Refreshes follow the
+    /// Keeps the certificate that has just arrived for `identity` back until `until`, and hands out `meanwhile`: peers
+    /// shall learn the root of the new one first.
+    pub fn hold(&mut self, identity: &Identity, meanwhile: C, until: Instant) {
+        if let Some(entry) = self.entries.get_mut(identity) {
+            entry.held = entry.certificate.replace(meanwhile).map(|arrived| (until, arrived));
+        }
+    }
+
+    /// Puts certificates into use that were held back long enough, or whose predecessor has ended; tells for whom.
+    pub fn promote(&mut self, now: Now) -> Vec<Identity> {
+        let mut promoted = Vec::new();
+        for (identity, entry) in &mut self.entries {
+            let lasts = entry.certificate.as_ref().is_some_and(|current| current.validity().lasts(now.wall));
+            if let Some((_, arrived)) = entry.held.take_if(|(until, _)| *until <= now.instant || !lasts) {
+                entry.certificate = Some(arrived);
+                promoted.push(identity.clone());
+            }
+        }
+        promoted
+    }
+
+    /// Brings all refreshes forward, spread over `spread` by `chance` (0 to 1), and never beyond a quarter of what is
+    /// left of a certificate: the CA has something new to say.
+    pub fn hasten_refreshes(&mut self, now: Now, spread: Duration, mut chance: impl FnMut() -> f64) {
+        for entry in self.entries.values_mut() {
+            let left = entry.valid(now.wall).map(|certificate| certificate.validity().not_after);
+            let left = left.and_then(|until| until.duration_since(now.wall).ok()).unwrap_or_default();
+            if let Plan::Refresh(at) = &mut entry.plan {
+                let soon = now.wall + spread.min(left / 4).mul_f64(chance().clamp(0.0, 1.0));
+                *at = soon.min(*at);
+            }
+        }
+    }
+
+    /// Replaces certificates by what `change` makes of them, where it makes anything; their plans stay.
+    pub fn amend(&mut self, change: impl Fn(&C) -> Option<C>) -> Vec<Identity> {
+        for entry in self.entries.values_mut() {
+            let held = entry.held.as_mut().map(|(_, certificate)| certificate);
+            for certificate in entry.certificate.iter_mut().chain(held) {
+                if let Some(amended) = change(certificate) {
+                    *certificate = amended;
+                }
+            }
+        }
+        self.entries.keys().cloned().collect()
+    }
+
+    /// When [`start`](Self::start) or [`promote`](Self::promote) should be called though nothing happened; `None` if never. Refreshes follow the
     /// wall clock, so a driver should look at the clocks again from time to time even if this is far off.
     #[must_use]
     pub fn wake(&self, now: Now) -> Option<Instant> {
         let room = self.in_flight.len() < MAX_IN_FLIGHT;
+        let held = self.entries.values().filter_map(|entry| entry.held.as_ref().map(|(until, _)| *until));
         self.entries
             .values()
             .filter_map(|entry| match (entry.forgotten, entry.plan) {
@@ -274,6 +324,7 @@ impl<C: Dated + Clone> Schedule<C> {
                 (None, Plan::Queued { .. }) => room.then_some(now.instant),
                 (None, plan) => Some(plan.due(now)),
             })
+            .chain(held)
             .min()
     }
 
@@ -297,16 +348,18 @@ impl<C: Dated + Clone> Schedule<C> {
 
 impl<C: Dated + Clone> Entry<C> {
     fn new(plan: Plan) -> Self {
-        Self { certificate: None, error: None, failures: 0, attempted: None, plan, forgotten: None }
+        Self { certificate: None, error: None, failures: 0, attempted: None, plan, held: None, forgotten: None }
     }
 
     fn valid(&self, wall: SystemTime) -> Option<&C> {
-        self.certificate.as_ref().filter(|certificate| certificate.validity().lasts(wall))
+        let held = self.held.as_ref().map(|(_, certificate)| certificate);
+        self.certificate.iter().chain(held).find(|certificate| certificate.validity().lasts(wall))
     }
 
     fn renew(&mut self, now: Now, certificate: C, jitter: Jitter) -> Settled {
         let refresh = certificate.validity().refresh(now, jitter);
         self.certificate = Some(certificate);
+        self.held = None;
         self.error = None;
         self.failures = 0;
         self.plan = Plan::Refresh(refresh);

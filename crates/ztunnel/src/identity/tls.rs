@@ -6,12 +6,10 @@
 //! plane's TLS, which has other rules, is not made here.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh::{Identity, TrustDomain};
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -19,7 +17,9 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::MaterialError;
+use super::trust::Rules;
 use super::verify::{ClientsOf, ServersNamed};
+use crate::crypto::provider;
 
 /// The application protocol of HBONE.
 const ALPN: &[u8] = b"h2";
@@ -28,48 +28,43 @@ const ALPN: &[u8] = b"h2";
 /// costs about a kilobyte, and one that was dropped too early costs a few microseconds to make again.
 pub const MAX_CLIENT_CONFIGS: usize = 256;
 
-/// The cryptography of this process: suites and groups in the order of spec identity-and-tls 5.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
-            kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1, kx_group::X25519MLKEM768],
-            ..aws_lc_rs::default_provider()
-        })
-    });
-    PROVIDER.clone()
-}
-
 /// All TLS configurations of one certificate.
 #[derive(Debug)]
 pub(super) struct Configs {
     server: Arc<ServerConfig>,
     /// Accepts nobody; copies of it accept those whom they expect.
     client: ClientConfig,
+    own: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
+    trust_domain: Option<TrustDomain>,
+    rules: Rules,
     clients: Mutex<ClientConfigs>,
 }
 
+/// Checks that `key` belongs to the first certificate of `chain`.
+pub(super) fn own(
+    key: PrivateKeyDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
+) -> Result<Arc<SingleCertAndKey>, MaterialError> {
+    let own = CertifiedKey::from_der(chain, key, &provider()).map_err(tls)?;
+    Ok(Arc::new(SingleCertAndKey::from(own)))
+}
+
 impl Configs {
-    /// Checks that `key` belongs to the first certificate of `chain` and builds what does not depend on the peer.
-    ///
-    /// Clients must be of `trust_domain`, if there is one.
+    /// Builds what does not depend on the peer. Clients must be of `trust_domain`, if there is one.
     pub(super) fn new(
-        key: PrivateKeyDer<'static>,
-        chain: Vec<CertificateDer<'static>>,
+        own: Arc<SingleCertAndKey>,
         roots: RootCertStore,
         trust_domain: Option<TrustDomain>,
+        rules: &Rules,
     ) -> Result<Self, MaterialError> {
         let provider = provider();
         let roots = Arc::new(roots);
-        let own = CertifiedKey::from_der(chain, key, &provider).map_err(tls)?;
-        let own = Arc::new(SingleCertAndKey::from(own));
 
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(tls)?
-            .with_client_cert_verifier(ClientsOf::new(trust_domain, roots.clone(), &provider))
+            .with_client_cert_verifier(ClientsOf::new(trust_domain.clone(), roots.clone(), &provider, rules))
             .with_cert_resolver(own.clone());
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -80,14 +75,24 @@ impl Configs {
             .with_protocol_versions(&[&TLS13])
             .map_err(tls)?
             .dangerous()
-            .with_custom_certificate_verifier(ServersNamed::new([].into(), roots.clone(), &provider))
-            .with_client_cert_resolver(own);
+            .with_custom_certificate_verifier(ServersNamed::new([].into(), None, roots.clone(), &provider, rules))
+            .with_client_cert_resolver(own.clone());
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.enable_sni = false;
         client.enable_secret_extraction = true;
         client.resumption = Resumption::disabled();
 
-        Ok(Self { server: Arc::new(server), client, roots, clients: Mutex::default() })
+        let rules = rules.clone();
+        Ok(Self { server: Arc::new(server), client, own, roots, trust_domain, rules, clients: Mutex::default() })
+    }
+
+    /// The same certificate with other roots.
+    pub(super) fn trusting(&self, roots: RootCertStore) -> Result<Self, MaterialError> {
+        Self::new(self.own.clone(), roots, self.trust_domain.clone(), &self.rules)
+    }
+
+    pub(super) fn roots(&self) -> &RootCertStore {
+        &self.roots
     }
 
     pub(super) fn server(&self) -> Arc<ServerConfig> {
@@ -100,7 +105,8 @@ impl Configs {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.get_or_insert(expected, |expected| {
             let mut config = self.client.clone();
-            let verifier = ServersNamed::new(expected, self.roots.clone(), config.crypto_provider());
+            let (own, provider) = (self.trust_domain.clone(), config.crypto_provider());
+            let verifier = ServersNamed::new(expected, own, self.roots.clone(), provider, &self.rules);
             config.dangerous().set_certificate_verifier(verifier);
             config
         })

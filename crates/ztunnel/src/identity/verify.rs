@@ -2,8 +2,8 @@
 //!
 //! Both sides build the peer's chain to the roots of our own certificate, with its dates and key usage. A server then
 //! wants a client of its own trust domain, a client wants a server that is one of the expected identities (spec
-//! identity-and-tls 5). Host names play no part, and what an accepted peer may do is decided elsewhere. Revocation
-//! lists are not consulted here.
+//! identity-and-tls 5), in whatever name of it. Certificates that are revoked are refused. Host names play no part, and what
+//! an accepted peer may do is decided elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +18,9 @@ use rustls::{
     RootCertStore, SignatureScheme,
 };
 use webpki::{EndEntityCert, KeyUsage};
+
+use super::revocation::Side;
+use super::trust::Rules;
 
 /// Signature schemes accepted in handshakes, in the order offered (spec identity-and-tls 5).
 const SIGNATURE_SCHEMES: [SignatureScheme; 10] = [
@@ -104,11 +107,12 @@ pub(super) fn uri_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>,
 struct Chain {
     roots: Arc<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
+    rules: Rules,
 }
 
 impl Chain {
-    fn new(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
-        Self { roots, algorithms: provider.signature_verification_algorithms }
+    fn new(roots: Arc<RootCertStore>, provider: &CryptoProvider, rules: &Rules) -> Self {
+        Self { roots, algorithms: provider.signature_verification_algorithms, rules: rules.clone() }
     }
 
     /// Verifies chain, dates and key usage, and answers with the SPIFFE names of the leaf.
@@ -117,11 +121,18 @@ impl Chain {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        usage: KeyUsage,
+        side: Side,
     ) -> Result<Vec<Identity>, rustls::Error> {
+        let usage = match side {
+            Side::Client => KeyUsage::server_auth(),
+            Side::Server => KeyUsage::client_auth(),
+        };
         let leaf = EndEntityCert::try_from(end_entity).map_err(refused)?;
-        leaf.verify_for_usage(self.algorithms.all, &self.roots.roots, intermediates, now, usage, None, None)
-            .map_err(refused)?;
+        let (algorithms, roots) = (self.algorithms.all, &self.roots.roots);
+        let verify = |revocation: Option<webpki::RevocationOptions<'_>>| {
+            leaf.verify_for_usage(algorithms, roots, intermediates, now, usage, revocation, None).map(drop)
+        };
+        self.rules.revocations.verify(side, verify).map_err(refused)?;
         let parse = |name: &str| match name.parse() {
             Ok(identity) => Some(identity),
             Err(error) => {
@@ -165,9 +176,10 @@ impl ClientsOf {
         trust_domain: Option<TrustDomain>,
         roots: Arc<RootCertStore>,
         provider: &CryptoProvider,
+        rules: &Rules,
     ) -> Arc<Self> {
         let subjects = roots.subjects();
-        Arc::new(Self { chain: Chain::new(roots, provider), subjects, trust_domain })
+        Arc::new(Self { chain: Chain::new(roots, provider, rules), subjects, trust_domain })
     }
 }
 
@@ -182,9 +194,9 @@ impl ClientCertVerifier for ClientsOf {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let got = self.chain.verify(end_entity, intermediates, now, KeyUsage::client_auth())?;
+        let got = self.chain.verify(end_entity, intermediates, now, Side::Server)?;
         match &self.trust_domain {
-            Some(expected) if !got.iter().any(|id| id.trust_domain == *expected) => {
+            Some(expected) if !got.iter().any(|id| self.chain.rules.is_own(expected, &id.trust_domain)) => {
                 Err(wrong(WrongPeer::TrustDomain { expected: expected.clone(), got }))
             }
             _ => Ok(ClientCertVerified::assertion()),
@@ -219,11 +231,19 @@ impl ClientCertVerifier for ClientsOf {
 pub(super) struct ServersNamed {
     chain: Chain,
     expected: Arc<[Identity]>,
+    /// Our own, which may have other names.
+    trust_domain: Option<TrustDomain>,
 }
 
 impl ServersNamed {
-    pub(super) fn new(expected: Arc<[Identity]>, roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Arc<Self> {
-        Arc::new(Self { chain: Chain::new(roots, provider), expected })
+    pub(super) fn new(
+        expected: Arc<[Identity]>,
+        trust_domain: Option<TrustDomain>,
+        roots: Arc<RootCertStore>,
+        provider: &CryptoProvider,
+        rules: &Rules,
+    ) -> Arc<Self> {
+        Arc::new(Self { chain: Chain::new(roots, provider, rules), expected, trust_domain })
     }
 }
 
@@ -236,8 +256,10 @@ impl ServerCertVerifier for ServersNamed {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let got = self.chain.verify(end_entity, intermediates, now, KeyUsage::server_auth())?;
-        if got.iter().any(|identity| self.expected.contains(identity)) {
+        let got = self.chain.verify(end_entity, intermediates, now, Side::Client)?;
+        let own = self.trust_domain.as_ref();
+        let expected = |got: &Identity| self.expected.iter().any(|id| self.chain.rules.is_expected(own, id, got));
+        if got.iter().any(expected) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(wrong(WrongPeer::San { expected: self.expected.clone(), got }))
@@ -281,6 +303,7 @@ fn refused(error: webpki::Error) -> rustls::Error {
         E::InvalidCertValidity => CertificateError::Expired,
         E::UnknownIssuer => CertificateError::UnknownIssuer,
         E::UnsupportedCriticalExtension => CertificateError::UnhandledCriticalExtension,
+        E::CertRevoked => CertificateError::Revoked,
         E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         E::UnsupportedSignatureAlgorithmContext(context) => CertificateError::UnsupportedSignatureAlgorithmContext {
             signature_algorithm_id: context.signature_algorithm_id,

@@ -68,8 +68,10 @@ impl Context {
                 self.views.wait_for(|view| view.policy(name).map(|_| ())).await;
                 learnt.asked(need.clone());
             }
-            // Without on-demand lookups everything that will be said about these is in the view already.
-            Need::Address(_) | Need::Host(_) => learnt.asked(need.clone()),
+            Need::Address(_) | Need::Host(_) => {
+                self.views.find_out(need).await;
+                learnt.asked(need.clone());
+            }
         }
     }
 

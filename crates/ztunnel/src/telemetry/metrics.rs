@@ -4,8 +4,8 @@
 //! takes no lock that a connection waits for. Label values come from the control plane and from peers: they are escaped,
 //! and their number is bounded ([`MAX_SERIES`]).
 //!
-//! Nothing is counted here that does not happen in this build: the families of DNS and of the control-plane stream come
-//! with those.
+//! Nothing is counted here that does not happen in this build: the families of DNS come with it. The families of the
+//! control plane and of certificates are registered by those who count them.
 
 mod labels;
 mod process;
@@ -95,6 +95,11 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&traffic)));
         registry.register_collector(Box::new(DroppedLines(log)));
         Self { registry, traffic, sockets, denied, pods, process }
+    }
+
+    /// For those who count things of their own; what is registered later is not shown.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
     }
 
     /// The counters that a connection adds to.

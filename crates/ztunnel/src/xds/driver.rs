@@ -1,189 +1,253 @@
-//! Reads the local state, at the start and whenever its file changes.
+//! The one task that owns the state: it reads the local document, converses with the control plane, and publishes.
 //!
-//! A change is noticed by looking at the file every [`LOOK`]: that also sees a file that is replaced, and the symbolic
-//! links that Kubernetes swaps, on every file system.
+//! Whatever it waits for, it keeps looking after the rest: the document that may change, connections that need to know
+//! about an address, and the drain.
 
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+mod document;
+mod stream;
+
+use std::collections::HashMap;
+use std::future::{Future, pending};
 use std::time::Duration;
 
-use mesh::{NodeName, State, View};
+use mesh::{Change, Need, State};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::local::{self, LocalError};
-use super::{Config, Source};
+use super::backoff::Backoff;
+use super::decode::Interner;
+use super::metrics::Counts;
+use super::subscription::{Demanded, Name, Request, Subscriptions};
+use super::{Complaint, Config, Lookups, Rejected, Remote, gather};
+use crate::control::Connector;
 use crate::drain::Watcher;
-use crate::state::Views;
+use crate::files::LOOK;
+use crate::state::{ANNOUNCEMENT_TIMEOUT, Question, Views};
+use document::Watched;
+pub use document::{LoadError, load, static_config};
 
-/// How often the file is looked at: a policy should hold within a second of being written.
-const LOOK: Duration = Duration::from_millis(500);
-/// Largest document. The largest meshes are a few dozen megabytes as text.
-const MAX_DOCUMENT: u64 = 256 * 1024 * 1024;
-
-/// The local state cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// It cannot be read.
-    #[error("cannot read the local state {}: {source}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It does not say what it should.
-    #[error("{}: {error}", .path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: LocalError,
-    },
-    /// The text does not say what it should.
-    #[error("LOCAL_XDS: {0}")]
-    InvalidText(LocalError),
+/// Keeps the views up to date.
+#[derive(Debug)]
+pub struct Driver {
+    remote: Option<Remote>,
+    watched: Option<Watched>,
+    state: State,
+    names: Interner,
+    subscriptions: Subscriptions,
+    views: Views,
+    questions: Option<mpsc::Receiver<Question>>,
+    /// Who waits for a key, and since when.
+    asked: HashMap<Name, Vec<(Instant, oneshot::Sender<()>)>>,
+    /// Where to put requests while there is a stream.
+    outgoing: Option<mpsc::Sender<Request>>,
+    counts: Counts,
+    rejected: Rejected,
+    synced: Option<oneshot::Sender<()>>,
 }
 
-/// Reads the state.
-///
-/// # Errors
-/// [`LoadError`], which names the file and what is wrong with it.
-pub fn load(config: &Config) -> Result<View, LoadError> {
-    let changes = match &config.source {
-        Source::Nothing => Vec::new(),
-        Source::Text(text) => local::decode(text).map_err(LoadError::InvalidText)?,
-        Source::File(path) => {
-            let text = read(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
-            local::decode(&text).map_err(|error| LoadError::Invalid { path: path.clone(), error })?
-        }
-    };
-    Ok(view(config.node.clone(), changes))
+/// What the driver tells others.
+#[derive(Debug)]
+pub struct Reports {
+    /// Counters.
+    pub counts: Counts,
+    /// For the dump.
+    pub rejected: Rejected,
+    /// Sent when everything that traffic depends on has been heard once.
+    pub synced: oneshot::Sender<()>,
 }
 
-fn view(node: Option<NodeName>, changes: Vec<mesh::Change>) -> View {
-    let mut state = State::new(node);
-    let _all_new = state.apply(changes);
-    state.view()
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let size = fs::metadata(path)?.len();
-    if size > MAX_DOCUMENT {
-        let text = format!("{size} bytes are more than {MAX_DOCUMENT}");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
-    }
-    fs::read_to_string(path)
-}
-
-/// Publishes the state anew whenever its file has changed, until the drain. What is not valid is reported, and the
-/// state before it stays.
-pub async fn watch(config: Config, views: Views, mut drain: Watcher) {
-    let Some(mut watched) = Watched::new(config) else { return };
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            _ = drain.begun() => return,
-        }
-        if !watched.has_changed() {
-            continue;
-        }
-        // A large document takes a while; certificates and the admin server must not wait for it.
-        let config = watched.config.clone();
-        match tokio::task::spawn_blocking(move || load(&config)).await {
-            Ok(Ok(view)) => {
-                let (workloads, services, policies) =
-                    (view.workloads().count(), view.services().count(), view.policies().count());
-                tracing::info!(workloads, services, policies, "local state loaded again");
-                views.publish(view);
+impl Driver {
+    /// Reads the local document; nothing else happens before [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`LoadError`], which names the file and what is wrong with it.
+    pub fn new(config: Config, reports: Reports) -> Result<(Self, Views), LoadError> {
+        let Reports { counts, rejected, synced } = reports;
+        let changes = load(&config.source)?;
+        let watched = Watched::new(config.source, &changes);
+        let mut state = State::new(config.node);
+        let _all_new = state.apply(changes);
+        let lookups = config.remote.as_ref().map_or(Lookups::Everything, |remote| remote.lookups);
+        let (views, questions) = match lookups {
+            Lookups::Everything => (Views::new(state.view()), None),
+            Lookups::OnDemand => {
+                let (views, questions) = Views::on_demand(state.view());
+                (views, Some(questions))
             }
-            Ok(Err(error)) => tracing::error!(%error, "local state not loaded; the state before it stays"),
-            Err(error) => tracing::error!(%error, "loading the local state failed; the state before it stays"),
+        };
+        let driver = Self {
+            remote: config.remote,
+            watched,
+            state,
+            names: Interner::default(),
+            subscriptions: Subscriptions::new(lookups),
+            views: views.clone(),
+            questions,
+            asked: HashMap::new(),
+            outgoing: None,
+            counts,
+            rejected,
+            synced: Some(synced),
+        };
+        Ok((driver, views))
+    }
+
+    /// Serves until the drain.
+    pub async fn run(mut self, mut drain: Watcher) {
+        tokio::select! {
+            () = self.serve() => {}
+            _ = drain.begun() => {}
+        }
+    }
+
+    async fn serve(&mut self) {
+        let Some(remote) = self.remote.clone() else {
+            self.note_sync();
+            return self.beside(pending()).await;
+        };
+        let (connector, mut backoff) = (Connector::new(remote.control.clone()), Backoff::new());
+        let mut attempt = 0_u64;
+        loop {
+            attempt += 1;
+            let began = Instant::now();
+            let ended = self.converse(&connector, &remote, attempt).await;
+            self.outgoing = None;
+            self.counts.ended(ended);
+            let wait = backoff.after(began.elapsed(), rand::random());
+            tracing::debug!(id = attempt, "next connection to the control plane in {wait:.1?}");
+            self.beside(sleep(wait)).await;
+        }
+    }
+
+    /// Waits for something, and looks after everything else meanwhile.
+    async fn beside<T>(&mut self, future: impl Future<Output = T>) -> T {
+        tokio::pin!(future);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let sweep = self.subscriptions.next_sweep();
+            let sweep = async { sleep_until(sweep.map_or_else(Instant::now, Into::into)).await };
+            let has_sweep = self.subscriptions.next_sweep().is_some();
+            tokio::select! {
+                output = &mut future => return output,
+                question = next(&mut self.questions) => self.answer(question),
+                _ = look.tick() => {
+                    self.look_at_document().await;
+                    self.forget_questions();
+                }
+                () = sweep, if has_sweep => self.sweep(),
+            }
+        }
+    }
+
+    /// Asks the control plane on behalf of a connection.
+    fn answer(&mut self, question: Question) {
+        let Question { need, done } = question;
+        let Some(key) = key(&need) else { return };
+        // It may have been told since the connection looked.
+        if self.knows(&need) {
+            return;
+        }
+        match self.subscriptions.demand(std::time::Instant::now(), &key) {
+            Demanded::Absent => return,
+            Demanded::Wait => {}
+            // Without a stream it goes with the first request of the next.
+            Demanded::Ask(request) => self.send(request),
+        }
+        self.asked.entry(key).or_default().push((Instant::now(), done));
+    }
+
+    fn knows(&self, need: &Need) -> bool {
+        let current = self.views.current();
+        match need {
+            Need::Address(address) => current.view.find(address, None).is_some(),
+            Need::Host(name) => current.view.service(name).is_some() || current.view.workload_named(name).is_some(),
+            Need::LocalWorkload(_) | Need::Policy(_) | Need::Resolve { .. } => true,
+        }
+    }
+
+    /// Drops questions whose connections have given up.
+    fn forget_questions(&mut self) {
+        let alive = |since: Instant| since.elapsed() < ANNOUNCEMENT_TIMEOUT + Duration::from_secs(1);
+        let subscriptions = &mut self.subscriptions;
+        self.asked.retain(|key, waiting| {
+            waiting.retain(|(since, done)| alive(*since) && !done.is_closed());
+            if waiting.is_empty() {
+                subscriptions.give_up(key);
+            }
+            !waiting.is_empty()
+        });
+    }
+
+    fn wake(&mut self, keys: Vec<Name>) {
+        for (_, done) in keys.iter().filter_map(|key| self.asked.remove(key)).flatten() {
+            let _ = done.send(()); // who has given up needs no answer
+        }
+    }
+
+    /// Puts a request on the stream. A control plane that takes none for as long as the queue is full loses its stream.
+    fn send(&mut self, request: Request) {
+        if let Some(outgoing) = &self.outgoing
+            && outgoing.try_send(request).is_err()
+        {
+            tracing::warn!("the control plane does not read what we send; connecting again");
+            self.outgoing = None;
+        }
+    }
+
+    fn sweep(&mut self) {
+        let gone = self.subscriptions.sweep(std::time::Instant::now());
+        for (kind, name) in &gone {
+            gather::remove(*kind, [name], &mut self.state);
+        }
+        tracing::info!(resources = gone.len(), "removed what the control plane no longer tells");
+        self.publish();
+    }
+
+    async fn look_at_document(&mut self) {
+        let Some(watched) = &mut self.watched else { return };
+        if let Some(changes) = watched.changes(&self.views.current().view).await {
+            self.apply(changes);
+        }
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        let _counts = self.state.apply(changes);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let complaints = self.subscriptions.rejected();
+        self.counts.hold(self.subscriptions.held(), complaints.len());
+        let complaint =
+            |(kind, name, why): (_, &Name, &str)| Complaint { kind, name: name.clone(), why: why.to_owned() };
+        self.rejected.replace(self.subscriptions.rejected().map(complaint).collect());
+        self.views.publish(self.state.view());
+    }
+
+    fn note_sync(&mut self) {
+        if let Some(synced) = self.synced.take() {
+            let _ = synced.send(()); // nobody waits in a process that is ending
         }
     }
 }
 
-/// A file and what it looked like.
-struct Watched {
-    config: Config,
-    path: PathBuf,
-    seen: Stamp,
-}
-
-impl Watched {
-    fn new(config: Config) -> Option<Self> {
-        let Source::File(path) = &config.source else { return None };
-        let (path, seen) = (path.clone(), Stamp::of(path));
-        Some(Self { config, path, seen })
-    }
-
-    /// Whether the file looks different from the last time this was asked.
-    fn has_changed(&mut self) -> bool {
-        let now = Stamp::of(&self.path);
-        let changed = now != self.seen;
-        self.seen = now;
-        changed
+/// The key by which something is asked for (spec wire-protocols 3, Names).
+fn key(need: &Need) -> Option<Name> {
+    match need {
+        Need::Address(address) => Some(address.to_string().into()),
+        Need::Host(name) => Some(name.to_string().into()),
+        Need::LocalWorkload(_) | Need::Policy(_) | Need::Resolve { .. } => None,
     }
 }
 
-/// Tells one content of a file from another without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp(Option<(u64, u64, i64, i64, u64)>);
-
-impl Stamp {
-    fn of(path: &Path) -> Self {
-        let stamp = |m: Metadata| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.len());
-        Self(fs::metadata(path).ok().map(stamp))
+/// The next question; never, where nobody asks any.
+async fn next(questions: &mut Option<mpsc::Receiver<Question>>) -> Question {
+    if let Some(queue) = questions
+        && let Some(question) = queue.recv().await
+    {
+        return question;
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("ztunnel-xds-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-
-    fn workload(name: &str) -> String {
-        format!("workloads: [{{uid: {name}, name: {name}, namespace: ns, workloadIps: [10.0.0.1], services: {{}}}}]")
-    }
-
-    #[test]
-    fn a_file_that_is_written_or_replaced_has_changed_once() {
-        let folder = folder("changed");
-        let path = folder.join("state.yaml");
-        fs::write(&path, workload("one")).unwrap();
-        let config = Config { source: Source::File(path.clone()), node: None };
-        let mut watched = Watched::new(config.clone()).unwrap();
-        assert!(!watched.has_changed());
-        fs::write(folder.join("new"), workload("two")).unwrap();
-        fs::rename(folder.join("new"), &path).unwrap();
-        assert!(watched.has_changed() && !watched.has_changed());
-        assert_eq!(load(&config).unwrap().workloads().map(|w| w.name.to_string()).collect::<Vec<_>>(), ["two"]);
-        fs::remove_file(&path).unwrap();
-        assert!(watched.has_changed() && !watched.has_changed());
-        fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn a_symbolic_link_that_is_pointed_elsewhere_has_changed() {
-        let folder = folder("link");
-        for version in ["v1", "v2"] {
-            fs::create_dir(folder.join(version)).unwrap();
-            fs::write(folder.join(version).join("state.yaml"), workload(version)).unwrap();
-        }
-        let link = folder.join("current");
-        std::os::unix::fs::symlink("v1", &link).unwrap();
-        let config = Config { source: Source::File(link.join("state.yaml")), node: None };
-        let mut watched = Watched::new(config.clone()).unwrap();
-        std::os::unix::fs::symlink("v2", folder.join("next")).unwrap();
-        fs::rename(folder.join("next"), &link).unwrap();
-        assert!(watched.has_changed());
-        assert_eq!(load(&config).unwrap().workloads().map(|w| w.name.to_string()).collect::<Vec<_>>(), ["v2"]);
-        fs::remove_dir_all(folder).unwrap();
-    }
+    *questions = None;
+    pending().await
 }

@@ -51,9 +51,14 @@ pub fn parse(text: &str) -> Result<StaticConfig, LocalError> {
     }
 }
 
-/// Reads a document and makes of it what is to be applied: workloads, then policies, then services.
+/// Reads a document and makes of it what is to be applied.
 pub fn decode(text: &str) -> Result<Vec<Change>, LocalError> {
-    let StaticConfig { mut workloads, policies, services } = parse(text)?;
+    assemble(parse(text)?)
+}
+
+/// What is to be applied: workloads, then policies, then services.
+pub fn assemble(config: StaticConfig) -> Result<Vec<Change>, LocalError> {
+    let StaticConfig { mut workloads, policies, services } = config;
     unique(
         "workload",
         workloads.iter().map(|w| (w.uid.clone(), w.name.to_string())),

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mesh::Identity;
 use rustls::pki_types::PrivateKeyDer;
-use ztunnel::identity::{Certificate, FakeCa, Issued, LeafCheck, Signer, WorkloadCertificate, csr};
+use ztunnel::identity::{Certificate, FakeCa, Issued, LeafCheck, Rules, Signer, Terms, WorkloadCertificate, csr};
 
 use crate::Outcome;
 
@@ -44,7 +44,8 @@ pub fn files(identity: &str, folder: &Path) -> Outcome<Files> {
 /// The configuration of a client that is `identity` and expects `server`.
 pub fn client(identity: &str, server: &str) -> Outcome<Arc<rustls::ClientConfig>> {
     let (identity, key, issued) = issue(identity)?;
-    let certificate = WorkloadCertificate::new(&identity, key, issued, LeafCheck::Requested)?;
+    let terms = Terms { leaf: LeafCheck::Requested, rules: Rules::default(), bundles: Arc::default() };
+    let certificate = WorkloadCertificate::new(&identity, key, issued, &terms)?;
     Ok(certificate.client_config(&[server.parse()?]))
 }
 

@@ -98,8 +98,8 @@ pub fn tests() -> Vec<Test> {
                 (&[("LOCAL_XDS_PATH", "/nowhere.yaml")], &["/nowhere.yaml", "No such file"]),
                 (&[("HTTP2_FRAME_SIZE", "1")], &["HTTP2_FRAME_SIZE=1", "16384 to 16777215"]),
                 (&[("PROXY_MODE", "both")], &["PROXY_MODE=both", "dedicated, shared"]),
-                (&[("XDS_ADDRESS", "https://istiod:15012")], &["XDS_ADDRESS=https://istiod:15012", "LOCAL_XDS_PATH"]),
-                (&[("FAKE_CA", "false")], &["FAKE_CA=true"]),
+                (&[("XDS_ADDRESS", "http://istiod:15010")], &["XDS_ADDRESS=http://istiod:15010", "https://HOST:PORT"]),
+                (&[("FAKE_CA", "false"), ("CA_ADDRESS", "")], &["CA_ADDRESS=", "FAKE_CA=true"]),
             ] {
                 let output = failing_start(&own_network()?, variables)?;
                 let error = String::from_utf8(output.stderr)?;

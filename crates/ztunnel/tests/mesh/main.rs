@@ -1,6 +1,8 @@
 //! The real process in a real mesh: nodes and pods in network namespaces, redirection rules, the node agent's socket.
 
 mod bulk;
+mod certificates;
+mod discovery;
 mod ends;
 mod lifecycle;
 mod policy;
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use testkit::harness::{self, test};
+use testkit::istiod::Istiod;
 use testkit::mesh::{Capture, Mesh, Node, Pod, PodSpec};
 use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
 
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
     tests.extend(ends::tests());
     tests.extend(policy::tests());
     tests.extend(lifecycle::tests());
+    tests.extend(discovery::tests());
+    tests.extend(certificates::tests());
     harness::main(tests)
 }
 
@@ -58,16 +63,46 @@ impl TwoNodes {
     }
 
     fn start_with(spec: &ZtunnelSpec) -> Outcome<Self> {
+        Self::start_on(|_, _| Ok(spec.clone()))
+    }
+
+    fn start_on(mut spec: impl FnMut(&Mesh, &Node) -> Outcome<ZtunnelSpec>) -> Outcome<Self> {
         let mesh = Mesh::new()?;
         let (a, b) = (mesh.add_node("a")?, mesh.add_node("b")?);
         let client = a.add_pod(PodSpec::new("client", "shop", "front", Capture::Enrolled))?;
         let server = b.add_pod(PodSpec::new("server", "shop", "cart", Capture::Enrolled))?;
         let outside_a = a.add_pod(PodSpec::new("outside-a", "legacy", "old", Capture::Off))?;
         let outside_b = b.add_pod(PodSpec::new("outside-b", "legacy", "old", Capture::Off))?;
-        let (zt_a, zt_b) = (a.start_ztunnel(spec)?, b.start_ztunnel(spec)?);
+        let (zt_a, zt_b) = (a.start_ztunnel(&spec(&mesh, &a)?)?, b.start_ztunnel(&spec(&mesh, &b)?)?);
         zt_a.wait_ready(DEADLINE)?;
         zt_b.wait_ready(DEADLINE)?;
         Ok(Self { zt_a, zt_b, client, server, outside_a, outside_b, a, b, mesh })
+    }
+}
+
+/// Two nodes that are run by an istiod. The mesh is told by discovery alone, and the CA signs.
+struct Governed {
+    mesh: TwoNodes,
+    istiod: Istiod,
+}
+
+impl Governed {
+    /// With certificates of at most that lifetime, and settings for the ztunnels.
+    fn start(ttl: Duration, settings: &[(&str, &str)]) -> Outcome<Self> {
+        let mut istiod = None;
+        let mesh = TwoNodes::start_on(|mesh, node| {
+            let istiod = match &mut istiod {
+                Some(istiod) => istiod,
+                none => {
+                    let fresh = Istiod::start(mesh)?;
+                    fresh.update(|behaviour| behaviour.ttl = ttl)?;
+                    none.insert(fresh)
+                }
+            };
+            let spec = settings.iter().fold(spec(), |spec, (name, value)| spec.env(name, value));
+            Ok(istiod.ztunnel(node, &spec)?)
+        })?;
+        Ok(Self { mesh, istiod: istiod.ok_or("no node asked for a control plane")? })
     }
 }
 

@@ -45,6 +45,7 @@ pub(in crate::admin) fn sources(pods: Option<Part>) -> Sources {
         version: Box::new(|| json!({ "version": "1", "buildProfile": "release" })),
         pods,
         static_config: Box::new(StaticConfig::default),
+        rejected: Box::new(|| json!([])),
     }
 }
 
@@ -69,8 +70,17 @@ fn keys_are_in_alphabetical_order_at_every_level() {
 #[test]
 fn every_kind_of_object_is_under_its_key() {
     let dump: Value = serde_json::from_str(&text(None)).unwrap();
-    let expected =
-        ["certificates", "config", "policies", "services", "stagedServices", "staticConfig", "version", "workloads"];
+    let expected = [
+        "certificates",
+        "config",
+        "policies",
+        "rejectedResources",
+        "services",
+        "stagedServices",
+        "staticConfig",
+        "version",
+        "workloads",
+    ];
     assert_eq!(keys(&dump), expected, "dedicated mode has no workloadState");
     assert_eq!(dump["workloads"][0]["uid"], "cluster1//v1/Pod/shop/web");
     assert_eq!(dump["services"][0]["hostname"], "web.shop.svc.cluster.local");

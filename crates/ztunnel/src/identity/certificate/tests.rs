@@ -4,7 +4,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::*;
-use crate::identity::fixtures::{Ca, Leaf, id};
+use crate::identity::fixtures::{Ca, Leaf, id, terms};
 use crate::identity::tls::MAX_CLIENT_CONFIGS;
 
 const ME: &str = "spiffe://cluster.local/ns/default/sa/me";
@@ -16,7 +16,7 @@ fn accept(uris: &[&str], check: LeafCheck, change: impl FnOnce(&mut Issued)) -> 
     let (key, leaf) = ca.leaf(&Leaf::of(uris));
     let mut issued = Issued { chain: vec![leaf], roots: vec![ca.root()] };
     change(&mut issued);
-    WorkloadCertificate::new(&id(ME), key.into(), issued, check).map_err(|error| error.to_string())
+    WorkloadCertificate::new(&id(ME), key.into(), issued, &terms(check)).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_certificate_for_another_key_is_refused() {
     let ca = Ca::new("root");
     let ((_, leaf), (key, _)) = (ca.leaf(&Leaf::of(&[ME])), ca.leaf(&Leaf::of(&[ME])));
     let issued = Issued { chain: vec![leaf], roots: vec![ca.root()] };
-    let error = WorkloadCertificate::new(&id(ME), key.into(), issued, LeafCheck::Requested).unwrap_err();
+    let error = WorkloadCertificate::new(&id(ME), key.into(), issued, &terms(LeafCheck::Requested)).unwrap_err();
     assert_eq!(error.to_string(), "failed to create CSR: tls: keys may not be consistent: KeyMismatch");
 }
 
@@ -77,7 +77,7 @@ fn a_key_that_is_none_is_refused() {
     let (_, leaf) = ca.leaf(&Leaf::of(&[ME]));
     let issued = Issued { chain: vec![leaf], roots: vec![ca.root()] };
     let key = PrivatePkcs8KeyDer::from(b"no key".to_vec());
-    let error = WorkloadCertificate::new(&id(ME), key.into(), issued, LeafCheck::Requested).unwrap_err();
+    let error = WorkloadCertificate::new(&id(ME), key.into(), issued, &terms(LeafCheck::Requested)).unwrap_err();
     assert!(error.to_string().starts_with("failed to create CSR: tls: "), "{error}");
 }
 

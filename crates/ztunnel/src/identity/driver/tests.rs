@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::identity::fixtures::{handshake, id};
 use crate::identity::schedule::{DEMAND_FLOOR, Priority};
-use crate::identity::{CERTIFICATE_DEADLINE, Csr, FakeCa, Identities, Issued, SignError, new};
+use crate::identity::{CERTIFICATE_DEADLINE, Counts, Csr, FakeCa, Identities, Issued, LeafCheck, SignError, new};
 
 const A: &str = "spiffe://cluster.local/ns/default/sa/a";
 const B: &str = "spiffe://cluster.local/ns/default/sa/b";
@@ -66,13 +66,13 @@ fn running(script: impl IntoIterator<Item = Act>) -> (Identities, Arc<Scripted>)
         script: Mutex::new(script.into_iter().collect()),
         requests: Mutex::default(),
     });
-    let (identities, driver) = new(config(), signer.clone());
+    let (identities, driver) = new(config(), signer.clone(), Counts::default());
     tokio::spawn(driver.run());
     (identities, signer)
 }
 
 fn config() -> Config {
-    Config { ttl: Duration::from_secs(24 * 3600), leaf: LeafCheck::Requested }
+    Config { ttl: Duration::from_secs(24 * 3600), leaf: LeafCheck::Requested, ..Config::default() }
 }
 
 async fn ask(identities: &Identities, identity: &str) -> Result<Arc<WorkloadCertificate>, IdentityError> {
@@ -250,7 +250,7 @@ async fn a_forgotten_certificate_is_out_of_use_at_once_and_back_at_once() {
 #[tokio::test(start_paused = true)]
 async fn callers_who_gave_up_do_not_pile_up() {
     let signer = Arc::new(Scripted { ca: FakeCa::new(), script: Mutex::default(), requests: Mutex::default() });
-    let (identities, mut driver) = new(config(), signer);
+    let (identities, mut driver) = new(config(), signer, Counts::default());
     for _ in 0..10_000 {
         driver.park(id(A), tokio::sync::oneshot::channel().0);
     }
@@ -261,7 +261,7 @@ async fn callers_who_gave_up_do_not_pile_up() {
 #[tokio::test(start_paused = true)]
 async fn more_waiting_callers_than_can_be_real_are_turned_away() {
     let signer = Arc::new(Scripted { ca: FakeCa::new(), script: Mutex::default(), requests: Mutex::default() });
-    let (_identities, mut driver) = new(config(), signer);
+    let (_identities, mut driver) = new(config(), signer, Counts::default());
     let mut answers: Vec<_> = (0..=MAX_WAITING)
         .map(|_| {
             let (reply, answer) = tokio::sync::oneshot::channel();
@@ -275,13 +275,13 @@ async fn more_waiting_callers_than_can_be_real_are_turned_away() {
 
 #[tokio::test(start_paused = true)]
 async fn without_its_driver_the_handle_answers_and_the_driver_ends_with_the_last_handle() {
-    let (identities, driver) = new(config(), FakeCa::new());
+    let (identities, driver) = new(config(), FakeCa::new(), Counts::default());
     drop(driver);
     assert_eq!(ask(&identities, A).await.unwrap_err(), IdentityError::Stopped);
     identities.prefetch(&id(A)).await;
     identities.forget(&id(A)).await;
 
-    let (identities, driver) = new(config(), FakeCa::new());
+    let (identities, driver) = new(config(), FakeCa::new(), Counts::default());
     let running = tokio::spawn(driver.run());
     drop(identities.clone());
     drop(identities);
@@ -291,7 +291,7 @@ async fn without_its_driver_the_handle_answers_and_the_driver_ends_with_the_last
 #[test]
 fn callers_may_live_on_other_threads_with_their_own_runtimes() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let (identities, driver) = new(config(), FakeCa::new());
+    let (identities, driver) = new(config(), FakeCa::new(), Counts::default());
     let control = std::thread::spawn(move || runtime().block_on(driver.run()));
     let workers: Vec<_> = (0..4)
         .map(|_| {

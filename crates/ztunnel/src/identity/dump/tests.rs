@@ -9,7 +9,7 @@ use super::*;
 use crate::identity::certificate::{LeafCheck, WorkloadCertificate};
 use crate::identity::error::SignError;
 use crate::identity::fake_ca::{INSECURE_DEMO_KEY, INSECURE_DEMO_ROOT};
-use crate::identity::fixtures::id;
+use crate::identity::fixtures::{id, terms};
 use crate::identity::signer::Issued;
 
 #[test]
@@ -18,7 +18,7 @@ fn the_dump_has_the_form_that_existing_tools_read() {
     let root = CertificateDer::from_pem_slice(INSECURE_DEMO_ROOT.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(INSECURE_DEMO_KEY.as_bytes()).unwrap();
     let issued = Issued { chain: vec![root.clone()], roots: vec![root] };
-    let certificate = WorkloadCertificate::new(&available, key, issued, LeafCheck::Any).unwrap();
+    let certificate = WorkloadCertificate::new(&available, key, issued, &terms(LeafCheck::Any)).unwrap();
     let error = SignError::Status { code: "Unknown error".into(), message: "client error (Connect)".into() };
 
     let table: Table = [

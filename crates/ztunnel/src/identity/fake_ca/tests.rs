@@ -7,7 +7,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::*;
 use crate::identity::certificate::{LeafCheck, WorkloadCertificate};
-use crate::identity::fixtures::{handshake, id};
+use crate::identity::fixtures::{handshake, id, terms};
 use crate::identity::verify::peer_identity;
 
 const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
@@ -21,7 +21,7 @@ fn issue(ca: &FakeCa, identity: &str, ttl: Duration) -> (PrivateKeyDer<'static>,
 
 fn workload(ca: &FakeCa, identity: &str) -> WorkloadCertificate {
     let (key, issued) = issue(ca, identity, DAY);
-    WorkloadCertificate::new(&id(identity), key, issued, LeafCheck::Requested).unwrap()
+    WorkloadCertificate::new(&id(identity), key, issued, &terms(LeafCheck::Requested)).unwrap()
 }
 
 #[test]

@@ -39,10 +39,15 @@ impl Rig {
         self.pass(Duration::from_secs(seconds));
     }
 
+    /// How long it is until the schedule wants to be looked at.
+    fn planned(&self) -> Duration {
+        let wake = self.schedule.wake(self.now).expect("something is planned");
+        wake.saturating_duration_since(self.now.instant)
+    }
+
     /// Lets time pass until the schedule wants to be looked at, and says how long that was.
     fn sleep(&mut self) -> Duration {
-        let wake = self.schedule.wake(self.now).expect("something is planned");
-        let time = wake.saturating_duration_since(self.now.instant);
+        let time = self.planned();
         self.pass(time);
         time
     }
@@ -173,7 +178,7 @@ fn refresh_is_at_half_life_give_or_take_a_tenth_of_it() {
 
 #[test]
 fn a_certificate_past_its_half_life_on_arrival_is_refreshed_at_half_of_what_is_left_but_not_in_a_loop() {
-    for (left, refresh) in [(40, 20), (20, 10), (10, 5), (4, 5), (0, 5)] {
+    for (left, refresh) in [(40, 20), (20, 10), (10, 5), (4, 2), (2, 1), (0, 1)] {
         let mut rig = Rig::new();
         rig.demand("a", Priority::RealTime);
         rig.start();
@@ -455,4 +460,45 @@ fn overdue_retries_keep_the_order_of_their_times() {
     }
     rig.pass_secs(3);
     assert_eq!(rig.started(), ["c", "a", "b"]);
+}
+
+#[test]
+fn a_certificate_that_is_held_back_is_in_use_when_its_time_has_come_or_its_predecessor_has_ended() {
+    let lasting = |rig: &Rig, seconds| Validity {
+        not_before: rig.now.wall,
+        not_after: rig.now.wall + Duration::from_secs(seconds),
+    };
+    for (lives, held, promoted) in [(3600, 60, 60), (30, 60, 31)] {
+        let mut rig = Rig::new();
+        let (old, new) = (Cert("old", lasting(&rig, lives)), Cert("new", lasting(&rig, 7200)));
+        rig.demand("a", Priority::RealTime);
+        rig.start();
+        rig.issue("a", new);
+        rig.schedule.hold(&id("a"), old.clone(), rig.now.instant + Duration::from_secs(held));
+        let start = rig.now;
+        for second in 0..=promoted {
+            let at = Duration::from_secs(second);
+            rig.now = Now { instant: start.instant + at, wall: start.wall + at };
+            let due = second == promoted;
+            assert_eq!(rig.schedule.promote(rig.now).is_empty(), !due, "after {second} s");
+            let status = rig.schedule.status(rig.now, &id("a"));
+            assert!(matches!(status, Some(Status::Available(c)) if (c.0 == "new") == due), "after {second} s");
+        }
+    }
+}
+
+#[test]
+fn refreshes_are_brought_forward_within_a_spread_and_a_quarter_of_what_is_left() {
+    let mut rig = Rig::new();
+    rig.demand("a", Priority::RealTime);
+    rig.start();
+    let validity = Validity { not_before: rig.now.wall, not_after: rig.now.wall + HOUR };
+    rig.issue("a", Cert("a", validity));
+    assert_eq!(rig.planned(), HOUR / 2);
+    rig.schedule.hasten_refreshes(rig.now, 10 * HOUR, || 1.0);
+    assert_eq!(rig.planned(), HOUR / 4);
+    rig.schedule.hasten_refreshes(rig.now, Duration::from_secs(60), || 0.5);
+    assert_eq!(rig.planned(), Duration::from_secs(30));
+    rig.schedule.hasten_refreshes(rig.now, HOUR, || 1.0);
+    assert_eq!(rig.planned(), Duration::from_secs(30), "nothing is put off");
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// A certificate that has just arrived is not refreshed sooner than this, whatever its dates say: a CA that hands out
 /// half-expired certificates must not be asked in a loop.
 pub const REFRESH_FLOOR: Duration = Duration::from_secs(5);
+/// The same for a certificate that would end before: it is refreshed while it lasts, if it lasts this long.
+pub const REFRESH_FLOOR_OF_SHORT_LIVES: Duration = Duration::from_secs(1);
 /// Refreshes are spread over this part of the lifetime to either side of half-life, so that certificates issued in one
 /// burst do not come back in one.
 const REFRESH_SPREAD: f64 = 0.1;
@@ -88,7 +90,8 @@ impl Validity {
         let half = self.not_before + life(self.not_before) / 2;
         let from = if half > now.wall { self.not_before } else { now.wall };
         let due = from + life(from).mul_f64(jitter.around(0.5, REFRESH_SPREAD));
-        due.min(self.not_after).max(now.wall + REFRESH_FLOOR)
+        let floor = REFRESH_FLOOR.min(life(now.wall) / 2).max(REFRESH_FLOOR_OF_SHORT_LIVES);
+        due.min(self.not_after).max(now.wall + floor)
     }
 }
 

@@ -7,9 +7,10 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
 use rustls::version::TLS13;
 
 use super::*;
+use crate::crypto::provider;
 use crate::identity::certificate::WorkloadCertificate;
 use crate::identity::fixtures::{Ca, HOUR, Handshake, Leaf, handshake, id};
-use crate::identity::tls::provider;
+use crate::identity::trust::Rules;
 
 const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
 const SERVER: &str = "spiffe://cluster.local/ns/default/sa/server";
@@ -155,7 +156,7 @@ fn a_server_whose_own_certificate_names_no_workload_takes_any_client_of_its_root
     let done = handshake(client.client_config(&[id(SERVER)]), server.server_config());
     assert!(explain(done.client_result.as_ref().unwrap_err()).contains("expected SAN"), "a client still wants a name");
 
-    let verifier = ClientsOf::new(None, roots(&ca), &provider());
+    let verifier = ClientsOf::new(None, roots(&ca), &provider(), &Rules::default());
     let (_, leaf) = ca.leaf(&Leaf::of(&[ABROAD]));
     assert!(verifier.verify_client_cert(&leaf, &[], UnixTime::now()).is_ok());
 }
@@ -242,7 +243,7 @@ fn the_key_usage_of_a_certificate_binds_if_it_is_there() {
 fn a_ca_certificate_does_not_pass_for_a_workload() {
     let ca = Ca::new("root");
     let below = ca.intermediate("below");
-    let verifier = ClientsOf::new(None, roots(&ca), &provider());
+    let verifier = ClientsOf::new(None, roots(&ca), &provider(), &Rules::default());
     let error = verifier.verify_client_cert(&below.root(), &[], UnixTime::now()).unwrap_err();
     assert_eq!(explain(&error), "CaUsedAsEndEntity");
 }
@@ -252,7 +253,7 @@ fn a_chain_through_an_intermediate_is_followed() {
     let ca = Ca::new("root");
     let below = ca.intermediate("below");
     let (_, leaf) = below.leaf(&Leaf::of(&[CLIENT]));
-    let verifier = ClientsOf::new(Some("cluster.local".into()), roots(&ca), &provider());
+    let verifier = ClientsOf::new(Some("cluster.local".into()), roots(&ca), &provider(), &Rules::default());
     assert!(verifier.verify_client_cert(&leaf, &[below.root()], UnixTime::now()).is_ok());
     let error = verifier.verify_client_cert(&leaf, &[], UnixTime::now()).unwrap_err();
     assert_eq!(error, CertificateError::UnknownIssuer.into());
@@ -263,7 +264,7 @@ fn a_chain_through_an_intermediate_is_followed() {
 fn garbage_in_place_of_a_certificate_is_an_encoding_error() {
     let ca = Ca::new("root");
     let (_, leaf) = ca.leaf(&Leaf::of(&[CLIENT]));
-    let verifier = ClientsOf::new(None, roots(&ca), &provider());
+    let verifier = ClientsOf::new(None, roots(&ca), &provider(), &Rules::default());
     for length in 0..leaf.len() {
         let cut = CertificateDer::from(leaf[..length].to_vec());
         assert!(verifier.verify_client_cert(&cut, &[], UnixTime::now()).is_err(), "{length} bytes");
@@ -326,7 +327,7 @@ fn nothing_is_resumed_and_no_ticket_is_sent() {
 #[test]
 fn the_signature_schemes_are_those_of_the_specification() {
     let ca = Ca::new("root");
-    let verifier = ServersNamed::new([].into(), roots(&ca), &provider());
+    let verifier = ServersNamed::new([].into(), None, roots(&ca), &provider(), &Rules::default());
     assert_eq!(verifier.supported_verify_schemes(), SIGNATURE_SCHEMES);
 }
 
@@ -342,5 +343,11 @@ fn client_builder(ca: &Ca) -> rustls::ConfigBuilder<ClientConfig, rustls::client
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(ServersNamed::new([id(SERVER)].into(), roots(ca), &provider))
+        .with_custom_certificate_verifier(ServersNamed::new(
+            [id(SERVER)].into(),
+            None,
+            roots(ca),
+            &provider,
+            &Rules::default(),
+        ))
 }

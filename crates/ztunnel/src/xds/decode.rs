@@ -1,0 +1,134 @@
+//! From discovery's protobuf to what the mesh knows (spec wire-protocols 3 and 4).
+//!
+//! Every resource is judged by itself: it becomes a [`Change`] that is valid, or a [`Rejection`] that says why not.
+//! Nothing is cut to fit: a port of 70000 or a prefix of /200 is an error, not another value. The one exception are the
+//! elements of a policy's matches: one that cannot be read is counted in its list, so that the policy still applies
+//! and errs on the side of denying.
+
+mod address;
+mod intern;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use istio_api::discovery::Resource;
+use istio_api::security::Authorization;
+use istio_api::workload::Address;
+use istio_api::workload::address::Type;
+use mesh::{Change, NamespacedHostname, Uid, View};
+use prost::{DecodeError, Message};
+
+pub use intern::Interner;
+
+use super::subscription::{Kind, Name, Received, Verdict};
+
+/// Why a resource is not applied (wording: spec state-and-dns 2.3).
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Rejection {
+    /// Not protobuf of the type.
+    #[error("decode: {0}")]
+    Malformed(#[from] DecodeError),
+    /// Nothing in it.
+    #[error("XDS payload without resource")]
+    NoPayload,
+    /// Neither a workload nor a service.
+    #[error("unknown address type")]
+    UnknownType,
+    /// Without the key by which it is known.
+    #[error("{0} is empty")]
+    NoKey(&'static str),
+    /// A number that is none of the enum's.
+    #[error("decode error: unknown enumeration value {value} of {field}")]
+    UnknownEnum {
+        /// Which enum.
+        field: &'static str,
+        /// The number.
+        value: i32,
+    },
+    /// A protocol of the past.
+    #[error("unknown enum: unsupported tunnel protocol: legacy istio mtls")]
+    LegacyMtls,
+    /// Neither IPv4 nor IPv6.
+    #[error("failed to parse address, had {0} bytes")]
+    Address(usize),
+    /// A prefix that the address cannot have.
+    #[error("invalid cidr: {address}/{length}")]
+    Cidr {
+        /// The address.
+        address: std::net::IpAddr,
+        /// The prefix.
+        length: u32,
+    },
+    /// No `namespace/hostname`.
+    #[error(transparent)]
+    Hostname(#[from] mesh::name::InvalidNamespacedHostname),
+    /// A reference to nothing.
+    #[error("nonempty gateway address is missing address")]
+    NoGateway,
+    /// No port.
+    #[error("{field} {value} is larger than 65535")]
+    Port {
+        /// Which port.
+        field: &'static str,
+        /// The number.
+        value: u32,
+    },
+}
+
+/// A resource that can be applied, and what of it could not be read.
+#[derive(Debug, Clone, PartialEq)]
+struct Readable {
+    change: Change,
+    flaw: Option<String>,
+}
+
+/// Takes one resource of a response apart.
+pub fn resource(kind: Kind, resource: Resource, names: &mut Interner) -> (Received, Option<Change>) {
+    let name = names.get(&resource.name);
+    let decoded = match resource.resource {
+        None => Err(Rejection::NoPayload),
+        Some(payload) => match kind {
+            Kind::Address => address(payload.value, names),
+            Kind::Authorization => authorization(&name, payload.value, names),
+        },
+    };
+    let (verdict, change) = match decoded {
+        Ok(Readable { change, flaw: None }) => (Verdict::Accepted, Some(change)),
+        Ok(Readable { change, flaw: Some(flaw) }) => (Verdict::Flawed(flaw), Some(change)),
+        Err(rejection) => (Verdict::Rejected(rejection.to_string()), None),
+    };
+    let aliases = resource.aliases.into_iter().map(Name::from).collect();
+    (Received { name, version: resource.version.into(), aliases, verdict }, change)
+}
+
+fn address(payload: Bytes, names: &mut Interner) -> Result<Readable, Rejection> {
+    let change = match Address::decode(payload)?.r#type {
+        Some(Type::Workload(workload)) => address::workload(workload, names)?.into(),
+        Some(Type::Service(service)) => address::service(service, names)?.into(),
+        None => return Err(Rejection::UnknownType),
+    };
+    Ok(Readable { change, flaw: None })
+}
+
+fn authorization(name: &Name, payload: Bytes, names: &mut Interner) -> Result<Readable, Rejection> {
+    let policy = policy::policy(name, Authorization::decode(payload)?, names)?;
+    let flaw = policy::flaw(&policy);
+    Ok(Readable { change: policy.into(), flaw })
+}
+
+/// What the removal of a name means, given what is known (spec state-and-dns 2.5). A name that is none of ours means
+/// nothing.
+#[must_use]
+pub fn removal(kind: Kind, name: &Name, view: &View) -> Option<Change> {
+    if kind == Kind::Authorization {
+        return Some(Change::RemovePolicy(name.clone().into()));
+    }
+    let uid = Uid::from(name.clone());
+    if view.workload(&uid).is_some() {
+        return Some(Change::RemoveWorkload(uid));
+    }
+    let service: NamespacedHostname = name.parse().ok()?;
+    // With more slashes it is the key of a workload that we do not know.
+    (!service.hostname.as_str().contains('/')).then_some(Change::RemoveService(service))
+}
