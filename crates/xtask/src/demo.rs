@@ -1,4 +1,5 @@
-//! `cargo demo`: two nodes, four pods, a real ztunnel on each node, and what that does, step by step.
+//! `cargo demo`: two nodes, four pods, a real ztunnel on each node run by a stand-in for istiod, and what that does, step
+//! by step.
 //!
 //! Every step checks what it says; the exit status is 0 only if all of it held. The demo runs in a sandbox of its own
 //! and leaves nothing behind, however it ends.
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use testkit::apps::{Server, http_get, serve_http};
 use testkit::control_plane::{Action, Match, Policy, Scope, Service, StringMatch};
-use testkit::mesh::{Capture, Mesh, Pod, PodSpec};
+use testkit::istiod::Istiod;
+use testkit::mesh::{Capture, Mesh, Node, Pod, PodSpec};
 use testkit::sandbox;
 use testkit::tap::Tap;
 use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
@@ -24,6 +26,15 @@ pub enum Afterwards {
     Leave,
     /// It stays until Ctrl-C.
     Keep,
+}
+
+/// What runs the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Governance {
+    /// A stand-in for istiod: discovery and certificates over TLS, with tokens.
+    Istiod,
+    /// A file, and the built-in CA.
+    File,
 }
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -40,7 +51,7 @@ const SPREAD: usize = 40;
 ///
 /// # Errors
 /// What did not hold, or could not be set up.
-pub fn run(workspace: &Path, afterwards: Afterwards) -> Outcome {
+pub fn run(workspace: &Path, governance: Governance, afterwards: Afterwards) -> Outcome {
     let ztunnel = release_binary()?;
     if sandbox::outer_pid().is_none() {
         say("Building ztunnel (release profile; the first time takes some minutes)");
@@ -51,7 +62,8 @@ pub fn run(workspace: &Path, afterwards: Afterwards) -> Outcome {
         }
     }
     let inside = sandbox::enter()?;
-    let demo = Demo::start(&ztunnel)?;
+    let demo = Demo::start(&ztunnel, governance)?;
+    demo.control_plane()?;
     demo.request()?;
     demo.service()?;
     demo.outside()?;
@@ -110,11 +122,12 @@ struct Demo {
     backend_1: Pod,
     backend_2: Pod,
     legacy: Pod,
+    istiod: Option<Istiod>,
     mesh: Mesh,
 }
 
 impl Demo {
-    fn start(ztunnel: &Path) -> Outcome<Self> {
+    fn start(ztunnel: &Path, governance: Governance) -> Outcome<Self> {
         say("Two nodes, four pods, one ztunnel process per node");
         let mesh = Mesh::new()?;
         let (a, b) = (mesh.add_node("node-a")?, mesh.add_node("node-b")?);
@@ -125,7 +138,14 @@ impl Demo {
         let service = Service::new("backend", "shop", [10, 96, 0, 1], &[&backend_1, &backend_2]).port(80, 8080);
         mesh.control_plane().update(|plane| plane.services.push(service))?;
         let spec = ZtunnelSpec::new(ztunnel);
-        let (ztunnel_a, ztunnel_b) = (a.start_ztunnel(&spec)?, b.start_ztunnel(&spec)?);
+        let istiod = match governance {
+            Governance::Istiod => Some(Istiod::start(&mesh)?),
+            Governance::File => None,
+        };
+        let spec_on = |node: &Node| -> Outcome<ZtunnelSpec> {
+            Ok(istiod.as_ref().map_or_else(|| Ok(spec.clone()), |istiod| istiod.ztunnel(node, &spec))?)
+        };
+        let (ztunnel_a, ztunnel_b) = (a.start_ztunnel(&spec_on(&a)?)?, b.start_ztunnel(&spec_on(&b)?)?);
         ztunnel_a.wait_ready(DEADLINE)?;
         ztunnel_b.wait_ready(DEADLINE)?;
         let apps = vec![serve_http(&backend_1, 8080)?, serve_http(&backend_2, 8080)?];
@@ -135,7 +155,23 @@ impl Demo {
         told(&format!("{:<10} {:<10} on {}, outside the mesh", legacy.name(), legacy.ip(), legacy.node().name()));
         told("both ztunnels are ready: each node's agent has handed over the pods' network namespaces");
         let tap = mesh.tap()?;
-        Ok(Self { ztunnel_a, ztunnel_b, tap, _apps: apps, client, backend_1, backend_2, legacy, mesh })
+        Ok(Self { ztunnel_a, ztunnel_b, tap, _apps: apps, client, backend_1, backend_2, legacy, istiod, mesh })
+    }
+
+    fn control_plane(&self) -> Outcome {
+        say("Who runs the mesh");
+        let Some(istiod) = &self.istiod else {
+            told("a file with workloads, services and policies, and the built-in CA whose key everybody knows");
+            return Ok(());
+        };
+        told("a stand-in for istiod: delta discovery and the mesh CA over TLS, with service account tokens");
+        eventually("both ztunnels have accepted what it told, and refused nothing", || {
+            let tally = istiod.tally();
+            tally.streams >= 2 && tally.accepted >= 4 && tally.refusals.is_empty()
+        })?;
+        eventually("it has signed a certificate for each identity of each node, before any connection", || {
+            istiod.tally().certificates >= 2
+        })
     }
 
     fn request(&self) -> Outcome {
@@ -274,9 +310,15 @@ impl Demo {
         inside("ztunnel-node-a", "curl -s http://127.0.0.1:15000/config_dump");
         inside("ztunnel-node-a", "curl -s http://127.0.0.1:15020/metrics");
         inside("ztunnel-node-a", "curl -s http://127.0.0.1:15021/healthz/ready");
-        told("its log, and the state of the mesh, which may be edited:");
+        told(match self.istiod {
+            None => "its log, and the state of the mesh, which may be edited:",
+            Some(_) => "its log, and the token and the root that the control plane is approached with:",
+        });
         println!("   nsenter -t {pid}{user} -m cat {}/node-a/ztunnel-node-a.log", self.mesh.directory().display());
-        println!("   nsenter -t {pid}{user} -m cat {}", self.mesh.control_plane().path().display());
+        match &self.istiod {
+            None => println!("   nsenter -t {pid}{user} -m cat {}", self.mesh.control_plane().path().display()),
+            Some(istiod) => println!("   nsenter -t {pid}{user} -m ls {}", istiod.directory().display()),
+        }
         loop {
             std::thread::park();
         }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench;
-use xtask::demo::{self, Afterwards};
+use xtask::demo::{self, Afterwards, Governance};
 use xtask::instructions::{self, Verdict};
 
 #[derive(Parser)]
@@ -31,6 +31,9 @@ enum Task {
         /// Leave the mesh up afterwards, until Ctrl-C, and print commands to try.
         #[arg(long)]
         keep: bool,
+        /// Run the mesh by a file and the built-in CA instead of a stand-in for istiod.
+        #[arg(long)]
+        file: bool,
     },
     /// Measure the data path, in turns with what it is compared with.
     Bench(Box<bench::Options>),
@@ -84,7 +87,10 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
         Task::Interop => Ok(xtask::interop::run(workspace)?),
         Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
         Task::Full => Ok(xtask::full::run(workspace)?),
-        Task::Demo { keep } => demo::run(workspace, if *keep { Afterwards::Keep } else { Afterwards::Leave }),
+        Task::Demo { keep, file } => {
+            let governance = if *file { Governance::File } else { Governance::Istiod };
+            demo::run(workspace, governance, if *keep { Afterwards::Keep } else { Afterwards::Leave })
+        }
     }
 }
 
