@@ -35,7 +35,8 @@ pub fn manual() -> String {
             Kind::Switch => "`true`; anything else is off".to_owned(),
             Kind::Number { min, max } => format!("{min} to {max}"),
             Kind::Duration { min: 0 } => "time".to_owned(),
-            Kind::Duration { min } => format!("time, at least {} s", min / 1000),
+            Kind::Duration { min } if min % 1000 == 0 => format!("time, at least {} s", min / 1000),
+            Kind::Duration { min } => format!("time, at least {min} ms"),
             Kind::Text => "text".to_owned(),
         };
         let default = match knob.default {

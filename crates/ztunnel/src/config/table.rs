@@ -50,6 +50,7 @@ const WINDOW: Kind = Number { min: 65_535, max: 0x7fff_ffff };
 /// SETTINGS_MAX_FRAME_SIZE (RFC 9113 §6.5.2).
 const FRAME: Kind = Number { min: 16_384, max: 16_777_215 };
 const SECONDS: Kind = Duration { min: 1_000 };
+const MILLISECONDS: Kind = Duration { min: 1 };
 
 /// All rows, in the order of the manual.
 #[rustfmt::skip]
@@ -101,7 +102,7 @@ pub(super) const KNOBS: &[Knob] = &[
     knob("INPOD_UDS", Text, Some("/var/run/ztunnel/ztunnel.sock"), Some("inpodUds"), "Socket of the node agent."),
     knob("INPOD_PORT_REUSE", Bool, Some("true"), Some("inpodPortReuse"), "Let a second ztunnel listen beside this one, as while one replaces the other."),
     knob("POOL_MAX_STREAMS_PER_CONNECTION", U16, Some("100"), Some("poolMaxStreamsPerConn"), "Connections that share a tunnel at the most."),
-    knob("POOL_UNUSED_RELEASE_TIMEOUT", SECONDS, Some("5m"), Some("poolUnusedReleaseTimeout"), "How long a tunnel without connections is kept."),
+    knob("POOL_UNUSED_RELEASE_TIMEOUT", MILLISECONDS, Some("5m"), Some("poolUnusedReleaseTimeout"), "How long a tunnel without connections is kept."),
     knob("HTTP2_STREAM_WINDOW_SIZE", WINDOW, Some("4194304"), Some("windowSize"), "Bytes that a peer may have under way on one connection."),
     knob("HTTP2_CONNECTION_WINDOW_SIZE", WINDOW, Some("16777216"), Some("connectionWindowSize"), "Bytes that a peer may have under way on one tunnel."),
     knob("HTTP2_FRAME_SIZE", FRAME, Some("1048576"), Some("frameSize"), "Largest frame that a peer may send."),
