@@ -16,11 +16,25 @@ pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 pub struct Test {
     name: String,
     run: Box<dyn FnOnce() -> Outcome + Send>,
+    length: Length,
+}
+
+/// Whether a test is run with every change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Usual,
+    /// Only where `--ignored` or `--include-ignored` is given.
+    Long,
 }
 
 /// A test called `name`.
 pub fn test(name: &str, run: impl FnOnce() -> Outcome + Send + 'static) -> Test {
-    Test { name: name.to_owned(), run: Box::new(run) }
+    Test { name: name.to_owned(), run: Box::new(run), length: Length::Usual }
+}
+
+/// A test that takes minutes: run where `--ignored` or `--include-ignored` is given.
+pub fn long_test(name: &str, run: impl FnOnce() -> Outcome + Send + 'static) -> Test {
+    Test { length: Length::Long, ..test(name, run) }
 }
 
 /// Takes the program into a sandbox and runs the tests there; to be the whole of a test program's `main`.
@@ -36,7 +50,10 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
 }
 
 fn trials(tests: Vec<Test>) -> Vec<Trial> {
-    let trial = |test: Test| Trial::test(test.name, move || (test.run)().map_err(|error| failed(error.as_ref())));
+    let trial = |test: Test| {
+        let trial = Trial::test(test.name, move || (test.run)().map_err(|error| failed(error.as_ref())));
+        trial.with_ignored_flag(test.length == Length::Long)
+    };
     tests.into_iter().map(trial).collect()
 }
 
@@ -44,7 +61,8 @@ fn refusals(tests: Vec<Test>, error: &SandboxError) -> Vec<Trial> {
     let explanation = error.to_string();
     let refusal = |test: Test| {
         let explanation = explanation.clone();
-        Trial::test(test.name, move || Err(Failed::from(explanation)))
+        let refusal = Trial::test(test.name, move || Err(Failed::from(explanation)));
+        refusal.with_ignored_flag(test.length == Length::Long)
     };
     tests.into_iter().map(refusal).collect()
 }

@@ -18,10 +18,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 pub use authority::Authority;
 
@@ -31,6 +31,8 @@ use crate::ztunnel::ZtunnelSpec;
 
 /// Where it listens on each node.
 pub const PORT: u16 = 15012;
+/// Resources sent by themselves that a stream has not taken yet; one that is further behind ends.
+const SINGLE: usize = 1_024;
 /// The name that it proves.
 pub const NAME: &str = "istiod.istio-system.svc";
 
@@ -113,10 +115,23 @@ pub struct Tally {
     pub accepted: usize,
     /// Certificates that were signed.
     pub certificates: usize,
+    /// Those of them that were as they should be, in order.
+    pub issued: Vec<Issued>,
     /// Requests for certificates, answered or not.
     pub requests: usize,
     /// Calls whose token was not accepted.
     pub unauthenticated: usize,
+}
+
+/// A certificate that was signed for whom it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// For whom.
+    pub identity: String,
+    /// When it was signed.
+    pub at: SystemTime,
+    /// When it ends, a second too early at most.
+    pub until: SystemTime,
 }
 
 /// A running stand-in; it ends when this is dropped.
@@ -132,6 +147,8 @@ struct Shared {
     world: Arc<World>,
     behaviour: watch::Sender<Behaviour>,
     tally: Mutex<Tally>,
+    /// Resources that are sent by themselves.
+    single: broadcast::Sender<(&'static str, String, Resource)>,
     /// Nodes on which it listens.
     nodes: Mutex<BTreeSet<String>>,
 }
@@ -184,6 +201,7 @@ impl Istiod {
             world,
             behaviour: watch::Sender::new(behaviour),
             tally: Mutex::default(),
+            single: broadcast::Sender::new(SINGLE),
             nodes: Mutex::default(),
         };
         let runtime = Some(runtime.map_err(system("start its thread"))?);
@@ -273,6 +291,18 @@ impl Istiod {
         self.update(|behaviour| {
             behaviour.extra.insert((url, name.to_owned()), resource);
         })
+    }
+
+    /// Sends a resource by itself on every stream, as istiod does when one workload changes, whatever the mesh says of it.
+    ///
+    /// The mesh is not looked through, so that many can be sent in a large one.
+    pub fn push(&self, url: &'static str, name: &str, resource: Resource) {
+        let _ = self.shared.single.send((url, name.to_owned(), resource)); // without streams there is nobody to tell
+    }
+
+    /// Who signs at present.
+    pub fn signer(&self) -> Arc<Authority> {
+        self.shared.behaviour.borrow().signer.clone()
     }
 
     /// What it has done so far.

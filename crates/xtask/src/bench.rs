@@ -11,6 +11,7 @@ mod measure;
 mod process;
 mod report;
 mod row;
+mod scale;
 mod table;
 
 use std::error::Error;
@@ -243,6 +244,7 @@ impl Bench<'_> {
             Kind::IdleTunnels => {
                 Some(idle::table(row, sides, Ratios::Shown, &self.fresh(row, Some(1), idle::tunnels)?))
             }
+            Kind::LargeMesh => Some(scale::table(row, &self.programs, self.options.rounds)?),
             Kind::AfterBulk => {
                 let columns = ["near before", "near peak", "near after", "far before", "far peak", "far after"];
                 Some(idle::table(row, columns, Ratios::Left, &self.fresh(row, None, idle::bulk)?))

@@ -51,6 +51,64 @@ pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
 /// Type URL of policies.
 pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
 
+/// A large mesh: workloads with names as Kubernetes makes them, in services of about as many members each, over
+/// [`NODES`] nodes and [`NAMESPACES`] namespaces.
+pub fn population(workloads: u32, services: u32) -> Resources {
+    let members = (0..workloads).map(|i| member(i, services, 0));
+    let services = (0..services).map(|i| {
+        let (namespace, name) = (format!("namespace-{}", i % NAMESPACES), format!("service-{i}"));
+        let hostname = format!("{name}.{namespace}.svc.cluster.local");
+        let vip = IpAddr::from(u32::to_be_bytes(0x0A60_0000 + i));
+        let service = wire::Service {
+            name,
+            hostname: hostname.clone(),
+            addresses: vec![network_address(&vip)],
+            ports: ports(&BTreeMap::from([(80, 8080)])),
+            namespace: namespace.clone(),
+            ..wire::Service::default()
+        };
+        let address = wire::Address { r#type: Some(Type::Service(service)) };
+        let resource = Resource { aliases: vec![format!("/{vip}")], ..Resource::of(address.encode_to_vec()) };
+        ((ADDRESS, format!("{namespace}/{hostname}")), resource)
+    });
+    members.chain(services).collect()
+}
+
+/// Nodes of a [`population`].
+const NODES: u32 = 1_000;
+/// Namespaces of a [`population`].
+const NAMESPACES: u32 = 200;
+
+/// The `i`-th workload of a [`population`] with that many services; `revision` tells versions of it apart.
+pub fn member(i: u32, services: u32, revision: u32) -> ((&'static str, String), Resource) {
+    let of = i % services.max(1);
+    let namespace = format!("namespace-{}", of % NAMESPACES);
+    // The numbers look as random as the parts that Kubernetes appends.
+    let name = format!("service-{of}-{:010x}-{:05x}", of.wrapping_mul(0x9E37_79B9), i);
+    let uid = format!("Kubernetes//Pod/{namespace}/{name}");
+    let ip = IpAddr::from(u32::to_be_bytes(0x0B00_0000 + i));
+    let hostname = format!("{namespace}/service-{of}.{namespace}.svc.cluster.local");
+    let workload = wire::Workload {
+        uid: uid.clone(),
+        name,
+        namespace: namespace.clone(),
+        trust_domain: "cluster.local".to_owned(),
+        service_account: format!("service-{of}"),
+        cluster_id: "Kubernetes".to_owned(),
+        node: format!("node-{}", i % NODES),
+        workload_name: format!("service-{of}"),
+        canonical_name: format!("service-{of}"),
+        canonical_revision: format!("v{revision}"),
+        addresses: vec![octets(&ip)],
+        tunnel_protocol: wire::TunnelProtocol::Hbone.into(),
+        services: [(hostname, wire::PortList { ports: ports(&BTreeMap::from([(80, 8080)])) })].into(),
+        ..wire::Workload::default()
+    };
+    let address = wire::Address { r#type: Some(Type::Workload(workload)) };
+    let resource = Resource { aliases: vec![format!("/{ip}")], ..Resource::of(address.encode_to_vec()) };
+    ((ADDRESS, uid), resource)
+}
+
 pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Resources {
     let aliases = |ips: &[IpAddr]| ips.iter().map(|ip| format!("/{ip}")).collect();
     let workloads = pods.iter().map(|pod| {

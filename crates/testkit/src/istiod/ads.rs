@@ -64,6 +64,7 @@ async fn converse(
     outgoing: Outgoing,
 ) -> Option<()> {
     let (mut resources, mut behaviour) = (shared.world.control_plane().watch(), shared.behaviour.subscribe());
+    let mut single = shared.single.subscribe();
     let mut types: BTreeMap<String, Subscribed> = BTreeMap::new();
     let mut nonce = 0_u64;
     loop {
@@ -71,6 +72,13 @@ async fn converse(
             request = requests.next() => take(&shared, &mut types, request?.ok()?),
             changed = resources.changed() => { changed.ok()?; all(&types) }
             changed = behaviour.changed() => { changed.ok()?; all(&types) }
+            one = single.recv() => {
+                let (url, name, resource) = one.ok()?;
+                types.get_mut(url)?.sent.insert(name.clone(), resource.version());
+                nonce += 1;
+                outgoing.send(Ok(response(&shared, url, nonce, vec![as_sent(url, &name, &resource)], vec![]))).await.ok()?;
+                continue;
+            }
         };
         let mut now = Resources::clone(&resources.borrow_and_update());
         now.extend(behaviour.borrow_and_update().extra.clone());
@@ -84,16 +92,36 @@ async fn converse(
                 continue;
             }
             nonce += 1;
-            shared.count(|tally| tally.resources += resources.len());
-            let response = DeltaDiscoveryResponse {
-                resources,
-                removed_resources,
-                type_url: url,
-                nonce: nonce.to_string(),
-                ..DeltaDiscoveryResponse::default()
-            };
-            outgoing.send(Ok(response)).await.ok()?;
+            outgoing.send(Ok(response(&shared, &url, nonce, resources, removed_resources))).await.ok()?;
         }
+    }
+}
+
+fn response(
+    shared: &Shared,
+    url: &str,
+    nonce: u64,
+    resources: Vec<Resource>,
+    removed_resources: Vec<String>,
+) -> DeltaDiscoveryResponse {
+    shared.count(|tally| tally.resources += resources.len());
+    DeltaDiscoveryResponse {
+        resources,
+        removed_resources,
+        type_url: url.to_owned(),
+        nonce: nonce.to_string(),
+        ..DeltaDiscoveryResponse::default()
+    }
+}
+
+fn as_sent(url: &str, name: &str, resource: &AsSent) -> Resource {
+    let payload = Payload { type_url: url.to_owned(), value: resource.payload.clone() };
+    Resource {
+        version: resource.version(),
+        resource: Some(payload),
+        name: name.to_owned(),
+        aliases: resource.aliases.clone(),
+        ..Resource::default()
     }
 }
 
@@ -169,14 +197,7 @@ fn difference(
     });
     let resources = there.into_iter().map(|(name, resource)| {
         subscribed.sent.insert(name.clone(), resource.version());
-        let payload = Payload { type_url: url.to_owned(), value: resource.payload.clone() };
-        Resource {
-            version: resource.version(),
-            resource: Some(payload),
-            name: name.clone(),
-            aliases: resource.aliases.clone(),
-            ..Resource::default()
-        }
+        as_sent(url, name, resource)
     });
     (resources.collect(), removed)
 }

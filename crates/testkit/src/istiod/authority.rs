@@ -59,20 +59,33 @@ impl Authority {
         Ok(request.signed_by(issuer)?.pem())
     }
 
-    /// A certificate of a server.
-    pub(super) fn server(
-        &self,
-        names: Vec<String>,
-    ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>), rcgen::Error> {
+    /// A certificate of a server, for DNS names and addresses.
+    pub(super) fn server(&self, names: Vec<String>) -> Result<Pair, rcgen::Error> {
+        self.leaf(CertificateParams::new(names)?, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// A certificate of a workload that makes its key itself, as peers that are no ztunnel have it.
+    ///
+    /// # Errors
+    /// `uri` is none, or the cryptography library fails.
+    pub fn workload(&self, uri: &str) -> Result<Pair, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+        self.leaf(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn leaf(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<Pair, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names)?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![usage];
         (params.not_before, params.not_after) = dates(SystemTime::now() - LONG, SystemTime::now() + LONG);
         let issuer: &Issuer<'_, KeyPair> = &self.0;
         let certificate = params.signed_by(&key, issuer)?;
         Ok((certificate.into(), PrivatePkcs8KeyDer::from(key.serialize_der())))
     }
 }
+
+/// A certificate and its key.
+pub type Pair = (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>);
 
 fn dates(from: SystemTime, to: SystemTime) -> (OffsetDateTime, OffsetDateTime) {
     (from.into(), to.into())

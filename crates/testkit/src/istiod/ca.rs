@@ -2,14 +2,17 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use istio_api::ca::istio_certificate_service_server::IstioCertificateService;
 use istio_api::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use prost_types::value::Kind;
 use tonic::{Request, Response, Status};
 
-use super::{Fault, Shared};
+use super::{Fault, Issued, Shared};
+
+/// What certificates are dated to.
+const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) struct Ca(pub(super) Arc<Shared>);
 
@@ -38,7 +41,14 @@ impl IstioCertificateService for Ca {
         let asked = Duration::from_secs(request.validity_duration.try_into().unwrap_or_default());
         let ttl = if now.ca == Fault::Expired { Duration::ZERO } else { asked.min(now.ttl) };
         let leaf = now.signer.sign(&request.csr, identity, ttl).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        self.0.count(|tally| tally.certificates += 1);
+        self.0.count(|tally| {
+            tally.certificates += 1;
+            if now.ca == Fault::None {
+                let at = SystemTime::now();
+                let until = at + ttl.saturating_sub(SECOND);
+                tally.issued.push(Issued { identity: identity.to_owned(), at, until });
+            }
+        });
         let roots = now.roots.iter().map(|root| root.pem()).collect();
         Ok(Response::new(IstioCertificateResponse { cert_chain: vec![leaf, roots] }))
     }

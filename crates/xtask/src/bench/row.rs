@@ -22,6 +22,8 @@ pub(super) enum Kind {
     IdleTunnels,
     /// Resident memory before and after much data.
     AfterBulk,
+    /// Time, memory and CPU that a large mesh costs, told by discovery.
+    LargeMesh,
 }
 
 impl Row {
@@ -29,6 +31,7 @@ impl Row {
         match self.kind {
             Kind::Turns(_, contenders) => contenders,
             Kind::IdleConnections | Kind::IdleTunnels | Kind::AfterBulk => &KEEPERS,
+            Kind::LargeMesh => &[],
         }
     }
 }
@@ -46,7 +49,7 @@ const ONE_DOWN: Load = Load::Download { streams: 1 };
 const MANY_REQUESTS: Load = Load::Requests { clients: 16 };
 
 /// All rows, in the order in which they run.
-pub(super) const ROWS: [Row; 13] = [
+pub(super) const ROWS: [Row; 14] = [
     turns("throughput-1", "one stream from client to server", ONE_UP, &TUNNELS),
     turns("throughput-8", "eight streams from client to server", Load::Upload { streams: 8 }, &TUNNELS),
     turns("reverse-1", "one stream from server to client", ONE_DOWN, &TUNNELS),
@@ -60,4 +63,5 @@ pub(super) const ROWS: [Row; 13] = [
     memory("idle-connections", "memory of an idle connection after 64 KiB each way", Kind::IdleConnections),
     memory("idle-tunnels", "memory of a tunnel without connections", Kind::IdleTunnels),
     memory("after-bulk", "memory that stays some seconds after much data", Kind::AfterBulk),
+    memory("large-mesh", "100,000 workloads and 10,000 services by discovery, then one at a time", Kind::LargeMesh),
 ];

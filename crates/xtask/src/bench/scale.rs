@@ -1,0 +1,127 @@
+//! What a large mesh costs: the time until a ztunnel is ready, its memory, and the CPU of a single change.
+//!
+//! The control plane is testkit's, in this process; its encoding of the one large push counts towards the time.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use testkit::control_plane::resources::{ADDRESS, member, population};
+use testkit::istiod::Istiod;
+use testkit::mesh::Mesh;
+use testkit::ztunnel::ZtunnelSpec;
+
+use super::Outcome;
+use super::contender::Programs;
+use super::measure::Spread;
+use super::process::{cpu_seconds, peak_kib, precise_cpu_seconds, resident_kib};
+use super::row::Row;
+use super::table::{Table, figure};
+
+const WORKLOADS: u32 = 100_000;
+const SERVICES: u32 = 10_000;
+/// Changes of one workload each, one after the other.
+const UPDATES: u32 = 2_000;
+/// Longest wait for a ztunnel that has to hear of all.
+const READY: Duration = Duration::from_secs(60);
+/// Longest wait for the answer to one change.
+const ANSWER: Duration = Duration::from_secs(5);
+/// After this, whatever the start needed for itself has been given back.
+const SETTLE: Duration = Duration::from_secs(3);
+
+const COLUMNS: [&str; 7] = [
+    "ready, s",
+    "CPU s until ready",
+    "resident, MiB",
+    "peak, MiB",
+    "resident without a mesh, MiB",
+    "change: CPU \u{b5}s",
+    "change: time \u{b5}s",
+];
+
+/// A ztunnel with and without the mesh.
+pub(super) fn table(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Table> {
+    let mut lines = Vec::new();
+    let mut json = Vec::new();
+    let contenders = std::iter::once(("ztunnel", &programs.ztunnel));
+    for (name, program) in contenders.chain(programs.other.iter().map(|other| ("other", other))) {
+        let spec = ZtunnelSpec::new(program).env("ZTUNNEL_WORKER_THREADS", &programs.threads.to_string());
+        let mut all = Vec::new();
+        for round in 1..=rounds {
+            eprintln!("{} of {name}, round {round} of {rounds}", row.name);
+            all.push(once(&spec)?);
+        }
+        let medians: Vec<f64> =
+            (0..COLUMNS.len()).map(|column| Spread::of(all.iter().map(|round| round[column])).median).collect();
+        lines.push(std::iter::once(name.to_owned()).chain(medians.iter().map(|value| figure(*value))).collect());
+        json.push(json!({ "contender": name, "columns": COLUMNS, "rounds": all, "medians": medians }));
+    }
+    Ok(Table {
+        row: row.name,
+        congestion: None,
+        title: format!("{}: {}", row.name, row.says),
+        columns: std::iter::once(String::new()).chain(COLUMNS.map(str::to_owned)).collect(),
+        lines,
+        json: json!({ "contenders": json }),
+    })
+}
+
+fn once(spec: &ZtunnelSpec) -> Outcome<[f64; COLUMNS.len()]> {
+    let mesh = Mesh::new()?;
+    let node = mesh.add_node("a")?;
+    let istiod = Istiod::start(&mesh)?;
+    let spec = istiod.ztunnel(&node, spec)?;
+
+    let empty = node.start_ztunnel(&spec)?;
+    empty.wait_ready(READY)?;
+    std::thread::sleep(SETTLE);
+    let base = resident_kib(empty.pid())?;
+    empty.stop(READY)?;
+
+    istiod.update(|behaviour| behaviour.extra = population(WORKLOADS, SERVICES))?;
+    let start = Instant::now();
+    let ztunnel = node.start_ztunnel(&spec)?;
+    ztunnel.wait_ready(READY)?;
+    let (ready, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds(ztunnel.pid())?);
+    std::thread::sleep(SETTLE);
+    let (resident, peak) = (resident_kib(ztunnel.pid())?, peak_kib(ztunnel.pid())?);
+
+    let before = (Instant::now(), precise_cpu_seconds(ztunnel.pid())?);
+    for update in 0..UPDATES {
+        // Far apart in the order of names, each for the first time.
+        let ((_, name), resource) = member(update.wrapping_mul(7_919) % WORKLOADS, SERVICES, 1);
+        let answered = istiod.tally().accepted;
+        istiod.push(ADDRESS, &name, resource);
+        let sent = Instant::now();
+        while istiod.tally().accepted == answered {
+            if sent.elapsed() > ANSWER {
+                return Err("a change was not answered".into());
+            }
+            std::thread::yield_now();
+        }
+    }
+    let each = |whole: f64| whole / f64::from(UPDATES) * 1e6;
+    let change = each(precise_cpu_seconds(ztunnel.pid())? - before.1);
+    let time = each(before.0.elapsed().as_secs_f64());
+    if istiod.tally().refusals.is_empty() {
+        return Ok([ready, cpu, resident / 1024.0, peak / 1024.0, base / 1024.0, change, time]);
+    }
+    Err(format!("ztunnel refused: {}", istiod.tally().refusals[0]).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::control_plane::resources::Resources;
+
+    use super::*;
+
+    #[test]
+    fn a_population_has_as_many_resources_as_it_should_and_no_two_alike() {
+        let all: Resources = population(1_000, 100);
+        assert_eq!(all.len(), 1_100);
+        let payloads: std::collections::HashSet<_> = all.values().map(|resource| resource.payload.clone()).collect();
+        assert_eq!(payloads.len(), 1_100);
+        let (key, resource) = member(7, 100, 0);
+        assert_eq!(all.get(&key), Some(&resource));
+        assert_ne!(member(7, 100, 1).1.version(), resource.version());
+    }
+}
