@@ -12,13 +12,16 @@ const SCHEDULES: &str = "10000";
 /// # Errors
 /// The first thing that does not hold.
 pub fn run(workspace: &Path) -> io::Result<()> {
-    for (package, test) in [("fuzz", "schedules"), ("hbone", "http2")] {
+    let schedules = ["--nocapture", "schedules"].as_slice();
+    for (package, test, arguments) in
+        [("fuzz", "schedules", schedules), ("hbone", "http2", schedules), ("ztunnel", "mesh", &["--ignored"])]
+    {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(workspace).env("SCHEDULES", SCHEDULES);
-        cargo.args(["test", "--locked", "--package", package, "--test", test, "--", "--nocapture", "schedules"]);
+        cargo.args(["test", "--locked", "--package", package, "--test", test, "--"]).args(arguments);
         let status = cargo.status()?;
         if !status.success() {
-            return Err(io::Error::other(format!("the schedules of {package} failed ({status})")));
+            return Err(io::Error::other(format!("test {test} of {package} failed ({status})")));
         }
     }
     Ok(())

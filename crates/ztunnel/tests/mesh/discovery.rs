@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use testkit::apps::{http_get, serve_http};
-use testkit::control_plane::resources::{ADDRESS, AUTHORIZATION};
+use testkit::control_plane::resources::{ADDRESS, AUTHORIZATION, population};
 use testkit::control_plane::{Action, Match, Policy, Scope, Service, StringMatch};
-use testkit::harness::{Test, test};
+use testkit::harness::{Test, long_test, test};
 use testkit::istiod::Fault;
 
 use super::{Governed, Outcome, at, eventually, metric};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Workloads that make a push of more than a hundred megabytes.
+const HUGE: u32 = 400_000;
 const VIP: &str = "10.96.0.1:80";
 
 fn governed(name: &str, run: impl FnOnce(Governed) -> Outcome + Send + 'static) -> Test {
@@ -100,6 +102,22 @@ pub fn tests() -> Vec<Test> {
                 waiting.http_get(15021, "/healthz/ready").is_ok_and(|answer| answer.body.contains("state manager"))
             })?;
             assert!(waiting.stop(super::DEADLINE)?.success());
+            Ok(())
+        }),
+        long_test("a push of a hundred megabytes is applied whole while connections go on", || {
+            let Governed { mesh, istiod } = Governed::start(DAY, &[])?;
+            let _app = serve_http(&mesh.server, 8080)?;
+            let all = population(HUGE, HUGE / 10);
+            let bytes: usize = all.values().map(|resource| resource.payload.len()).sum();
+            assert!(bytes > 100_000_000, "{bytes} bytes are not huge");
+            let before = metric(&mesh.zt_a, "istio_xds_resources", &[])?;
+            let count = all.len() as u64;
+            istiod.update(|behaviour| behaviour.extra = all)?;
+            eventually("all of it is known", || {
+                assert!(http_get(&mesh.client, at(&mesh.server, 8080)).is_ok());
+                metric(&mesh.zt_a, "istio_xds_resources", &[]).is_ok_and(|known| known == before + count)
+            })?;
+            assert_eq!(istiod.tally().refusals, Vec::<String>::new());
             Ok(())
         }),
         test("addresses can be looked up when they are needed", || {

@@ -4,6 +4,7 @@ mod bulk;
 mod certificates;
 mod discovery;
 mod ends;
+mod handshakes;
 mod lifecycle;
 mod policy;
 mod traffic;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());
     tests.extend(certificates::tests());
+    tests.extend(handshakes::tests());
     harness::main(tests)
 }
 
