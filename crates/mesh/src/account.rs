@@ -119,17 +119,17 @@ impl Party {
     /// A side that the control plane knows. Identities are the caller's to fill in.
     pub fn of(workload: &Workload) -> Self {
         Self {
-            pod: known(&workload.name).or_else(|| known(&workload.canonical_name)),
-            workload: known(&workload.workload_name),
-            canonical_service: known(&workload.canonical_name),
-            canonical_revision: known(&workload.canonical_revision),
+            pod: known(&workload.name).or_else(|| known(&workload.deployment.canonical_name)),
+            workload: known(&workload.deployment.workload_name),
+            canonical_service: known(&workload.deployment.canonical_name),
+            canonical_revision: known(&workload.deployment.canonical_revision),
             namespace: known(workload.namespace.shared()),
             principal: None,
             identity: None,
-            app: known(&workload.canonical_name),
-            version: known(&workload.canonical_revision),
-            cluster: known(workload.cluster_id.shared()),
-            locality: Some(workload.locality.clone()),
+            app: known(&workload.deployment.canonical_name),
+            version: known(&workload.deployment.canonical_revision),
+            cluster: known(workload.deployment.cluster_id.shared()),
+            locality: Some(Locality::clone(&workload.locality)),
         }
     }
 

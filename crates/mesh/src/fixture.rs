@@ -57,13 +57,14 @@ pub(crate) fn service(host: &str, vips: &[&str], service_ports: &[(u16, u16)]) -
 impl Workload {
     /// The same as an endpoint of `namespace/hostname`.
     pub(crate) fn of(mut self, service: &str, endpoint_ports: &[(u16, u16)]) -> Self {
-        self.services.push(Membership { service: key(service), ports: ports(endpoint_ports) });
+        let membership = Membership { service: key(service), ports: ports(endpoint_ports) };
+        self.services = self.services.iter().cloned().chain([membership]).collect();
         self
     }
 
     /// The same in another place.
     pub(crate) fn at(self, region: &str, zone: &str) -> Self {
-        let locality = Locality { region: region.into(), zone: zone.into(), ..self.locality.clone() };
+        let locality = Locality { region: region.into(), zone: zone.into(), ..Locality::clone(&self.locality) }.into();
         Self { locality, ..self }
     }
 }

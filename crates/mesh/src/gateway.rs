@@ -43,5 +43,7 @@ pub(crate) fn is_local(view: &View, reference: &GatewayAddress, workload: &Workl
 }
 
 fn same_identity(a: &Workload, b: &Workload) -> bool {
-    a.service_account == b.service_account && a.namespace == b.namespace && a.trust_domain == b.trust_domain
+    a.service_account == b.service_account
+        && a.namespace == b.namespace
+        && a.deployment.trust_domain == b.deployment.trust_domain
 }

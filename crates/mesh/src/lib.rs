@@ -47,4 +47,4 @@ pub use refusal::{Refusal, ResponseFlag};
 pub use route::{Hop, Outbound, Route, RouteSettings, route};
 pub use service::Service;
 pub use view::{Addressed, Applied, Change, Endpoint, State, View};
-pub use workload::{GatewayAddress, Locality, Workload};
+pub use workload::{Deployment, GatewayAddress, Locality, Workload};

@@ -3,7 +3,7 @@
 //! Most have one to three entries, so it is a sorted slice, not a hash map.
 
 /// Service port to target port; of a service, target 0 means a named port that each endpoint maps by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct PortMap(Box<[(u16, u16)]>);
 
 impl PortMap {

@@ -4,7 +4,6 @@
 //! lookups of spec data-plane 4 and state-and-dns 6 are here. Which endpoint of a service a connection gets is
 //! [`crate::balance`]'s to say.
 
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use crate::address::NetworkAddress;
@@ -16,6 +15,7 @@ use crate::workload::Workload;
 
 mod cidr;
 pub(crate) mod endpoints;
+mod map;
 mod policies;
 pub(crate) mod pool;
 mod slot;
@@ -23,12 +23,10 @@ mod state;
 
 use cidr::Cidrs;
 use endpoints::Endpoints;
+pub(crate) use map::Map;
 use policies::Policies;
 use slot::Slot;
 pub use state::{Applied, Change, State};
-
-/// A persistent map. Its hashing has no key: what is hashed comes from the control plane, and no randomness is drawn.
-pub(crate) type Map<K, V> = rpds::HashTrieMapSync<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// Everything that is known at one moment; cloning it costs next to nothing.
 #[derive(Clone, Debug, Default)]

@@ -31,12 +31,12 @@ pub struct Workload {
     pub name: Arc<str>,
     /// Its namespace.
     pub namespace: Namespace,
-    /// Trust domain of its identity.
-    pub trust_domain: TrustDomain,
     /// Service account of its identity.
     pub service_account: ServiceAccount,
     /// Its addresses, canonical, in the order given.
     pub addresses: Vec<IpAddr>,
+    /// What it has in common with others.
+    pub deployment: Arc<Deployment>,
     /// The network in which the addresses are valid.
     pub network: NetworkId,
     /// How it is reached.
@@ -46,13 +46,32 @@ pub struct Workload {
     /// Whether it takes part in load balancing of services that ask for healthy endpoints.
     pub status: Health,
     /// Waypoint for traffic addressed to the workload itself.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Box<GatewayAddress>>,
     /// Gateway by which other networks reach it.
-    pub network_gateway: Option<GatewayAddress>,
+    pub network_gateway: Option<Box<GatewayAddress>>,
     /// Whether it speaks the tunnel itself; matters for certificates only.
     pub native_tunnel: bool,
     /// How its app wants to be handed tunnelled connections.
     pub application_tunnel: Option<ApplicationTunnel>,
+    /// Resolved by DNS when there is no usable address; empty if none.
+    pub hostname: Hostname,
+    /// The node that it runs on; empty if unknown.
+    pub node: NodeName,
+    /// Where it runs, for routing preferences and telemetry.
+    pub locality: Arc<Locality>,
+    /// Load-balancing weight; 0 is never chosen.
+    pub capacity: u32,
+    /// Policies that select this workload.
+    pub authorization_policies: Arc<[PolicyName]>,
+    /// Services that it is an endpoint of; workloads of one deployment may share them.
+    pub services: Arc<[Membership]>,
+}
+
+/// What all workloads of a deployment have in common, kept once for all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Deployment {
+    /// Trust domain of its identity.
+    pub trust_domain: TrustDomain,
     /// Canonical service, for telemetry.
     pub canonical_name: Arc<str>,
     /// Canonical revision, for telemetry.
@@ -61,24 +80,25 @@ pub struct Workload {
     pub workload_name: Arc<str>,
     /// Kind of the owner, for telemetry.
     pub workload_type: WorkloadType,
-    /// Resolved by DNS when there is no usable address; empty if none.
-    pub hostname: Hostname,
-    /// The node that it runs on; empty if unknown.
-    pub node: NodeName,
     /// Its cluster.
     pub cluster_id: ClusterId,
-    /// Where it runs, for routing preferences and telemetry.
-    pub locality: Locality,
-    /// Load-balancing weight; 0 is never chosen.
-    pub capacity: u32,
-    /// Policies that select this workload.
-    pub authorization_policies: Vec<PolicyName>,
-    /// Services that it is an endpoint of.
-    pub services: Vec<Membership>,
+}
+
+impl Default for Deployment {
+    fn default() -> Self {
+        Self {
+            trust_domain: DEFAULT_TRUST_DOMAIN.into(),
+            canonical_name: Arc::default(),
+            canonical_revision: Arc::default(),
+            workload_name: Arc::default(),
+            workload_type: WorkloadType::Deployment,
+            cluster_id: DEFAULT_CLUSTER.into(),
+        }
+    }
 }
 
 /// That a workload is an endpoint of a service, and on which ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// The service; it need not be known (yet).
     pub service: NamespacedHostname,
@@ -93,9 +113,9 @@ impl Workload {
             uid,
             name: Arc::default(),
             namespace: Namespace::default(),
-            trust_domain: DEFAULT_TRUST_DOMAIN.into(),
             service_account: DEFAULT_SERVICE_ACCOUNT.into(),
             addresses: Vec::new(),
+            deployment: Arc::default(),
             network: NetworkId::default(),
             protocol: Protocol::Tcp,
             network_mode: NetworkMode::Standard,
@@ -104,24 +124,19 @@ impl Workload {
             network_gateway: None,
             native_tunnel: false,
             application_tunnel: None,
-            canonical_name: Arc::default(),
-            canonical_revision: Arc::default(),
-            workload_name: Arc::default(),
-            workload_type: WorkloadType::Deployment,
             hostname: Hostname::default(),
             node: NodeName::default(),
-            cluster_id: DEFAULT_CLUSTER.into(),
-            locality: Locality::default(),
+            locality: Arc::default(),
             capacity: DEFAULT_CAPACITY,
-            authorization_policies: Vec::new(),
-            services: Vec::new(),
+            authorization_policies: Arc::default(),
+            services: Arc::default(),
         }
     }
 
     /// The identity that its certificate carries.
     pub fn identity(&self) -> Identity {
         Identity {
-            trust_domain: self.trust_domain.clone(),
+            trust_domain: self.deployment.trust_domain.clone(),
             namespace: self.namespace.clone(),
             service_account: self.service_account.clone(),
         }
@@ -182,7 +197,7 @@ pub enum Health {
 }
 
 /// Kind of a workload's owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub enum WorkloadType {
     /// A deployment, and everything that is none of the others.
     #[default]

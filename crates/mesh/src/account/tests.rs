@@ -7,16 +7,21 @@ use crate::authorize::UnknownPolicy;
 use crate::fixture::{NETWORK, NoDraw, gateway, held, pod, service, socket, view};
 use crate::route::{Outbound, RouteSettings, route};
 use crate::view::View;
+use crate::workload::Deployment;
 use crate::workload::Protocol;
 
 const TRACE: TraceId = TraceId(7);
 
 fn described(name: &str, ip: &str) -> Workload {
     Workload {
-        workload_name: format!("{name}-deploy").as_str().into(),
-        canonical_name: format!("{name}-app").as_str().into(),
-        canonical_revision: "v1".into(),
-        locality: Locality { region: "eu".into(), zone: "a".into(), ..Locality::default() },
+        deployment: Deployment {
+            workload_name: format!("{name}-deploy").as_str().into(),
+            canonical_name: format!("{name}-app").as_str().into(),
+            canonical_revision: "v1".into(),
+            ..Deployment::default()
+        }
+        .into(),
+        locality: Locality { region: "eu".into(), zone: "a".into(), ..Locality::default() }.into(),
         ..pod(name, &[ip])
     }
 }
@@ -133,7 +138,8 @@ fn nothing_is_told_of_a_stranger() {
 #[test]
 fn a_party_without_a_name_goes_by_its_canonical_service_in_the_log() {
     assert_eq!(Party::of(&Workload { name: "".into(), ..described("x", "10.0.0.9") }).pod.as_deref(), Some("x-app"));
-    let empty = Workload { name: "".into(), cluster_id: "".into(), ..Workload::new("u".into()) };
+    let nowhere = Deployment { cluster_id: "".into(), ..Deployment::default() };
+    let empty = Workload { name: "".into(), deployment: nowhere.into(), ..Workload::new("u".into()) };
     assert_eq!(Party::of(&empty), Party { locality: Some(Locality::default()), ..Party::default() });
 }
 
@@ -188,7 +194,7 @@ fn behind_a_gateway_the_far_end_takes_its_place() {
     let gate = Workload { network: "net2".into(), ..described("gate", "20.0.0.9") };
     let remote = Workload {
         network: "net2".into(),
-        network_gateway: Some(gateway("net2/20.0.0.9", 15008)),
+        network_gateway: Some(gateway("net2/20.0.0.9", 15008).into()),
         ..pod("remote", &[]).of("ns/far.example", &[])
     };
     let far = service("far", &["net1/10.1.0.2"], &[(80, 8080)]);

@@ -51,7 +51,7 @@ impl Asked<'_> {
         if workloads.is_empty() && service.is_none() {
             self.on_demand(Need::Address(address))?;
         }
-        let of_workloads = workloads.iter().filter_map(|workload| workload.waypoint.as_ref());
+        let of_workloads = workloads.iter().filter_map(|workload| workload.waypoint.as_deref());
         let of_service = service.into_iter().flat_map(|service| {
             service.waypoint.iter().chain(service.weighted_waypoints.iter().map(|weighted| &weighted.destination))
         });

@@ -1,5 +1,6 @@
 //! What reaches a pod, as decision tables (spec data-plane 10, 11).
 
+use crate::workload::Deployment;
 use std::fmt::Write;
 
 use super::*;
@@ -121,7 +122,7 @@ fn addresses_have_to_be_the_pods_own() {
 /// Something at 10.0.0.7 or 10.1.0.7 that is behind a waypoint.
 fn behind(by: &str) -> Vec<Change> {
     let waypoint = Some(gateway(by, 15008));
-    let backend = Workload { waypoint: waypoint.clone(), ..pod("backend", &["10.0.0.7"]) };
+    let backend = Workload { waypoint: waypoint.clone().map(Box::new), ..pod("backend", &["10.0.0.7"]) };
     let backends = Service { waypoint, ..service("backends", &["net1/10.1.0.7"], &[]) };
     let other = service("other", &["net1/10.1.0.2"], &[]);
     vec![server().into(), web().into(), backend.into(), backends.into(), other.into()]
@@ -338,7 +339,8 @@ fn the_source_is_who_has_the_peers_address_unless_a_gateway_is_between() {
 
 #[test]
 fn baggage_is_read_and_written_if_it_is_on() {
-    let view = view([Workload { canonical_name: "srv".into(), ..server() }.into()]);
+    let srv = Deployment { canonical_name: "srv".into(), ..Deployment::default() };
+    let view = view([Workload { deployment: srv.into(), ..server() }.into()]);
     let lines = [&b"service.name=peer"[..]];
     let request = HboneRequest { baggage: &lines, ..request("10.0.0.2:80") };
     let on = admit(&view, &request, &settings()).unwrap();

@@ -1,5 +1,6 @@
 //! Endpoints are chosen as the specification defines it, with exactly the chances that it gives them.
 
+use crate::workload::Deployment;
 use std::collections::BTreeMap;
 
 use super::*;
@@ -73,7 +74,7 @@ fn preferences_decide_as_the_table_says() {
     let far = || server("far", "10.0.0.4").at("us", "a");
     let remote = |name: &str| Workload {
         network: "net2".into(),
-        network_gateway: Some(gateway("net2/10.9.0.1", 15008)),
+        network_gateway: Some(gateway("net2/10.9.0.1", 15008).into()),
         ..server(name, "10.0.0.9")
     };
     let remote_near = || remote("remote-near").at("eu", "a");
@@ -145,12 +146,12 @@ fn endpoints_have_to_be_reachable() {
         ("a name will do", Workload { hostname: "bare.example".into(), ..bare() }, "bare"),
         (
             "a gateway will not do here",
-            Workload { network_gateway: Some(gateway("net1/10.9.0.1", 1)), ..bare() },
+            Workload { network_gateway: Some(gateway("net1/10.9.0.1", 1).into()), ..bare() },
             "none",
         ),
         (
             "a gateway will do from elsewhere",
-            Workload { network: "net2".into(), network_gateway: Some(gateway("net2/10.9.0.1", 1)), ..bare() },
+            Workload { network: "net2".into(), network_gateway: Some(gateway("net2/10.9.0.1", 1).into()), ..bare() },
             "bare",
         ),
         ("elsewhere without a gateway", Workload { network: "net2".into(), ..bare() }, "none"),
@@ -273,14 +274,14 @@ fn random_workload(seed: &mut Seed, name: &str) -> Workload {
     let mut workload = Workload {
         node: (seed.pick(&["n1", "n2"])).into(),
         network: (seed.pick(&["net1", "net1", "net2"])).into(),
-        cluster_id: (seed.pick(&["c1", "c2"])).into(),
+        deployment: Deployment { cluster_id: (seed.pick(&["c1", "c2"])).into(), ..Deployment::default() }.into(),
         capacity: seed.pick(&[0, 1, 1, 2]),
         status: if seed.one_in(4) { Health::Unhealthy } else { Health::Healthy },
         ..pod(name, if seed.one_in(4) { &[] } else { &["10.0.0.2"] })
     };
     workload = workload.at(seed.pick(&["eu", "us", ""]), seed.pick(&["a", "b"]));
     if seed.one_in(2) {
-        workload.network_gateway = Some(gateway("net2/10.9.0.1", 15008));
+        workload.network_gateway = Some(gateway("net2/10.9.0.1", 15008).into());
     }
     if seed.one_in(3) {
         let port = seed.pick(&[None, Some(7)]);

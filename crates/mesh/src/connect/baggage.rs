@@ -49,11 +49,11 @@ pub fn write(workload: &Workload) -> String {
         let _ = write!(value, "{key}=");
         encode(&mut value, text);
     };
-    member(format_args!("k8s.cluster.name"), workload.cluster_id.as_str());
+    member(format_args!("k8s.cluster.name"), workload.deployment.cluster_id.as_str());
     member(format_args!("k8s.namespace.name"), workload.namespace.as_str());
-    member(format_args!("k8s.{}.name", workload.workload_type.as_str()), &workload.workload_name);
-    member(format_args!("service.name"), &workload.canonical_name);
-    member(format_args!("service.version"), &workload.canonical_revision);
+    member(format_args!("k8s.{}.name", workload.deployment.workload_type.as_str()), &workload.deployment.workload_name);
+    member(format_args!("service.name"), &workload.deployment.canonical_name);
+    member(format_args!("service.version"), &workload.deployment.canonical_revision);
     member(format_args!("cloud.region"), &workload.locality.region);
     member(format_args!("cloud.availability_zone"), &workload.locality.zone);
     value

@@ -111,7 +111,7 @@ impl<'a> Router<'a> {
             return Err(Refusal::NoService(self.target).into());
         }
         let foreign = |waypoint: &&GatewayAddress| !gateway::is_source(view, waypoint, source, self.client.ip());
-        if let Some(waypoint) = workload.waypoint.as_ref().filter(foreign) {
+        if let Some(waypoint) = workload.waypoint.as_deref().filter(foreign) {
             let upstream = self.resolve_waypoint(waypoint)?;
             // Another network's gateway is asked for services only.
             if upstream.workload.network != source.network {
@@ -210,7 +210,7 @@ impl<'a> Router<'a> {
 
     /// To a workload of another network, by that network's gateway (spec data-plane 5.4).
     fn through_gateway(&mut self, upstream: &Upstream, service: &Arc<Service>) -> Result<Route, Halt> {
-        let Some(reference) = &upstream.workload.network_gateway else {
+        let Some(reference) = upstream.workload.network_gateway.as_deref() else {
             return Err(Refusal::no_routing_destination(&upstream.workload).into());
         };
         let gateway = self

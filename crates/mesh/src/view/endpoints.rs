@@ -38,7 +38,7 @@ pub(crate) fn value(scope: Scope, workload: &Workload) -> &Arc<str> {
         Scope::Zone => &workload.locality.zone,
         Scope::Subzone => &workload.locality.subzone,
         Scope::Node => workload.node.shared(),
-        Scope::Cluster => workload.cluster_id.shared(),
+        Scope::Cluster => workload.deployment.cluster_id.shared(),
         Scope::Network => workload.network.shared(),
     }
 }

@@ -167,7 +167,7 @@ impl State {
         if let Some(key) = hostname(old).filter(|key| next.and_then(hostname).as_ref() != Some(key)) {
             remove(&mut view.hostnames, &key, old);
         }
-        for membership in &old.services {
+        for membership in old.services.iter() {
             let service = &membership.service;
             if next.is_some_and(|next| next.ports_for(service).is_some()) {
                 continue;
@@ -240,9 +240,8 @@ fn hostname(workload: &Workload) -> Option<NamespacedHostname> {
     Some(NamespacedHostname { namespace: workload.namespace.clone(), hostname: hostname.clone() })
 }
 
-fn put<K: Hash + Eq, T: Keyed + Clone>(index: &mut Map<K, Slot<T>>, key: K, object: &Arc<T>) {
-    let slot = Slot::with(index.get(&key), object);
-    index.insert_mut(key, slot);
+fn put<K: Hash + Eq + Clone, T: Keyed + Clone>(index: &mut Map<K, Slot<T>>, key: K, object: &Arc<T>) {
+    index.insert_with(key, |slot| Slot::with(slot, object));
 }
 
 fn remove<K: Hash + Eq + Clone, T: Keyed + Clone>(index: &mut Map<K, Slot<T>>, key: &K, object: &T) {

@@ -87,7 +87,7 @@ impl Drop for Stay {
 
 #[cfg(test)]
 mod tests {
-    use mesh::{State, Workload};
+    use mesh::{Deployment, State, Workload};
 
     use super::*;
 
@@ -100,7 +100,7 @@ mod tests {
             name: name.into(),
             namespace: "ns".into(),
             service_account: "sa".into(),
-            trust_domain: trust_domain.into(),
+            deployment: Deployment { trust_domain: trust_domain.into(), ..Deployment::default() }.into(),
             ..Workload::new(name.into())
         }
     }

@@ -85,11 +85,11 @@ struct Readable {
 
 /// Takes one resource of a response apart.
 pub fn resource(kind: Kind, resource: Resource, names: &mut Interner) -> (Received, Option<Change>) {
-    let name = names.get(&resource.name);
+    let name: Name = resource.name.into();
     let decoded = match resource.resource {
         None => Err(Rejection::NoPayload),
         Some(payload) => match kind {
-            Kind::Address => address(payload.value, names),
+            Kind::Address => address(&name, payload.value, names),
             Kind::Authorization => authorization(&name, payload.value, names),
         },
     };
@@ -98,13 +98,18 @@ pub fn resource(kind: Kind, resource: Resource, names: &mut Interner) -> (Receiv
         Ok(Readable { change, flaw: Some(flaw) }) => (Verdict::Flawed(flaw), Some(change)),
         Err(rejection) => (Verdict::Rejected(rejection.to_string()), None),
     };
-    let aliases = resource.aliases.into_iter().map(Name::from).collect();
-    (Received { name, version: resource.version.into(), aliases, verdict }, change)
+    (Received { name, version: resource.version.into(), aliases: resource.aliases, verdict }, change)
 }
 
-fn address(payload: Bytes, names: &mut Interner) -> Result<Readable, Rejection> {
+/// What is no resource at all, and so has no name by which it could be kept or refused.
+pub fn nameless(error: DecodeError) -> Received {
+    let verdict = Verdict::Rejected(Rejection::from(error).to_string());
+    Received { name: Name::default(), version: Box::default(), aliases: Vec::new(), verdict }
+}
+
+fn address(name: &Name, payload: Bytes, names: &mut Interner) -> Result<Readable, Rejection> {
     let change = match Address::decode(payload)?.r#type {
-        Some(Type::Workload(workload)) => address::workload(workload, names)?.into(),
+        Some(Type::Workload(workload)) => address::workload(name, workload, names)?.into(),
         Some(Type::Service(service)) => address::service(service, names)?.into(),
         None => return Err(Rejection::UnknownType),
     };

@@ -105,7 +105,7 @@ pub struct Received {
     /// Its version.
     pub version: Box<str>,
     /// Other names by which it may have been asked for.
-    pub aliases: Vec<Name>,
+    pub aliases: Vec<String>,
     /// What became of it.
     pub verdict: Verdict,
 }
@@ -239,9 +239,9 @@ impl Subscriptions {
         let Response { kind, nonce, resources, removed } = response;
         let error = nack(&resources);
         let mut woken = Vec::new();
-        let mut wake = |waiting: &mut HashSet<Name>, name: &Name| woken.extend(waiting.take(name));
+        let mut wake = |waiting: &mut HashSet<Name>, name: &str| woken.extend(waiting.take(name));
         for Received { name, version, aliases, verdict } in resources {
-            for key in std::iter::once(&name).chain(&aliases) {
+            for key in std::iter::once(&*name).chain(aliases.iter().map(String::as_str)) {
                 wake(&mut self.waiting, key);
                 self.absent.remove(key);
             }
@@ -255,6 +255,8 @@ impl Subscriptions {
             let subscription = self.of(kind);
             subscription.unclaimed.remove(&name);
             if !matches!(verdict, Verdict::Rejected(_)) {
+                // With the new text of its name, which the rest of the process holds now.
+                subscription.versions.remove(&name);
                 subscription.versions.insert(name, version);
             }
         }

@@ -1,20 +1,31 @@
 //! Baggage is read as it is written, and hostile baggage is harmless.
 
 use super::*;
+use crate::workload::Deployment;
 use crate::workload::Locality;
 
 fn read(line: &str) -> Baggage {
     parse([line.as_bytes()]).unwrap()
 }
 
+/// A workload of that canonical name.
+fn called(name: &str) -> Workload {
+    let deployment = Deployment { canonical_name: name.into(), ..Deployment::default() };
+    Workload { deployment: deployment.into(), ..Workload::new("u".into()) }
+}
+
 fn named() -> Workload {
     Workload {
         namespace: "shop".into(),
-        workload_name: "cart-v1".into(),
-        workload_type: WorkloadType::CronJob,
-        canonical_name: "cart".into(),
-        canonical_revision: "v1".into(),
-        locality: Locality { region: "eu".into(), zone: "eu-1".into(), subzone: "rack".into() },
+        deployment: Deployment {
+            workload_name: "cart-v1".into(),
+            workload_type: WorkloadType::CronJob,
+            canonical_name: "cart".into(),
+            canonical_revision: "v1".into(),
+            ..Deployment::default()
+        }
+        .into(),
+        locality: Locality { region: "eu".into(), zone: "eu-1".into(), subzone: "rack".into() }.into(),
         ..Workload::new("u".into())
     }
 }
@@ -30,9 +41,10 @@ fn a_workload_is_written_in_the_agreed_order() {
 
 #[test]
 fn absent_parts_are_left_out() {
-    let bare = Workload { cluster_id: "".into(), ..Workload::new("u".into()) };
-    assert_eq!(write(&bare), "");
-    assert_eq!(write(&Workload { canonical_name: "cart".into(), ..bare }), "service.name=cart");
+    let bare = || Deployment { cluster_id: "".into(), ..Deployment::default() };
+    let of = |deployment: Deployment| Workload { deployment: deployment.into(), ..Workload::new("u".into()) };
+    assert_eq!(write(&of(bare())), "");
+    assert_eq!(write(&of(Deployment { canonical_name: "cart".into(), ..bare() })), "service.name=cart");
 }
 
 #[test]
@@ -55,11 +67,11 @@ fn what_is_written_is_read_back() {
 #[test]
 fn values_that_are_illegal_in_a_header_are_encoded_and_come_back() {
     for value in ["a,b", "a=b", "a;b", "a b", "100%", "\"q\"", "é", "back\\slash"] {
-        let written = write(&Workload { canonical_name: value.into(), ..Workload::new("u".into()) });
+        let written = write(&called(value));
         assert!(written.bytes().all(|b| b.is_ascii_graphic()), "{written:?}");
         assert_eq!(read(&written).service_name.as_deref(), Some(value));
     }
-    let control = write(&Workload { canonical_name: "a\r\nb".into(), ..Workload::new("u".into()) });
+    let control = write(&called("a\r\nb"));
     assert!(control.ends_with("service.name=a%0D%0Ab"), "{control}");
     assert_eq!(read(&control).service_name.as_deref(), Some("a%0D%0Ab"), "control characters are not let in");
 }

@@ -7,7 +7,7 @@ use crate::service::Scope;
 fn remote(by: &str) -> Workload {
     Workload {
         network: "net2".into(),
-        network_gateway: Some(gateway(by, 15009)),
+        network_gateway: Some(gateway(by, 15009).into()),
         ..pod("remote", &["10.0.0.2"]).of("ns/web.example", &[])
     }
 }
@@ -108,7 +108,7 @@ fn an_endpoint_behind_a_gateway_needs_no_address() {
 
 #[test]
 fn a_gateway_of_the_same_network_is_ignored() {
-    let local = || Workload { network_gateway: Some(gateway("net1/20.0.0.9", 15009)), ..server() };
+    let local = || Workload { network_gateway: Some(gateway("net1/20.0.0.9", 15009).into()), ..server() };
     check([(
         "near",
         vec![web().into(), local().into()],
@@ -147,7 +147,7 @@ fn a_remote_waypoint_is_reached_by_its_gateway() {
     let way = || service("way", &[], &[(15008, 15008)]);
     let waypoint = || Workload {
         network: "net2".into(),
-        network_gateway: Some(gateway("net2/20.0.0.9", 15009)),
+        network_gateway: Some(gateway("net2/20.0.0.9", 15009).into()),
         ..pod("waypoint", &["20.0.0.8"]).of("ns/way.example", &[])
     };
     let other = |service: Service| Service { subject_alt_names: vec!["spiffe://td/ns/a/sa/way".into()], ..service };
@@ -161,7 +161,7 @@ fn a_remote_waypoint_is_reached_by_its_gateway() {
         (
             "not for a workload",
             vec![
-                Workload { waypoint: Some(gateway("ns/way.example", 15008)), ..server() }.into(),
+                Workload { waypoint: Some(gateway("ns/way.example", 15008).into()), ..server() }.into(),
                 waypoint().into(),
                 way().into(),
                 gate().into(),

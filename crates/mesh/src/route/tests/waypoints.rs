@@ -14,7 +14,7 @@ fn way() -> Service {
 }
 
 fn guarded_pod(by: &str) -> Workload {
-    Workload { waypoint: Some(gateway(by, 15008)), ..server() }
+    Workload { waypoint: Some(gateway(by, 15008).into()), ..server() }
 }
 
 fn guarded_service(by: &str) -> Service {
@@ -152,7 +152,8 @@ fn a_waypoint_service_that_passes_traffic_through_is_none_by_address() {
 
 #[test]
 fn the_waypoint_reference_or_the_target_decides_the_family() {
-    let v6 = |by: &str| Workload { addresses: vec![ip("fd00::2")], waypoint: Some(gateway(by, 15008)), ..server() };
+    let v6 =
+        |by: &str| Workload { addresses: vec![ip("fd00::2")], waypoint: Some(gateway(by, 15008).into()), ..server() };
     let dual = || Workload { addresses: vec![ip("10.0.0.9"), ip("fd00::9")], ..waypoint() };
     check([
         (
@@ -217,7 +218,7 @@ fn only_the_waypoint_itself_is_exempt() {
 
 #[test]
 fn a_waypoint_known_under_two_keys_is_still_itself() {
-    let entry = Workload { uid: "c/WorkloadEntry/ns/waypoint".into(), services: vec![], ..waypoint() };
+    let entry = Workload { uid: "c/WorkloadEntry/ns/waypoint".into(), services: [].into(), ..waypoint() };
     let second = Workload { name: "entry".into(), ..entry };
     let view = view([guarded_pod("ns/way.example").into(), waypoint().into(), way().into(), second.into()]);
     let direct = "hbone 10.0.0.2:15008 for 10.0.0.2:80 of server; workload server";

@@ -9,7 +9,7 @@ fn member(uid: &str, capacity: u32, eligible: bool) -> Member {
     let service = "ns/host".parse().unwrap();
     let workload = Workload {
         capacity,
-        services: vec![Membership { service, ports: PortMap::default() }],
+        services: [Membership { service, ports: PortMap::default() }].into(),
         ..Workload::new(uid.into())
     };
     Member::new(Arc::new(workload), 0, eligible).unwrap()

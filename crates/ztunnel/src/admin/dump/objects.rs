@@ -55,10 +55,10 @@ fn workload(workload: &mesh::Workload) -> DumpedWorkload {
             .application_tunnel
             .map(|tunnel| ApplicationTunnel { port: tunnel.port, protocol: tunnel.protocol.into() }),
         authorization_policies: workload.authorization_policies.iter().map(|key| key.shared().clone()).collect(),
-        canonical_name: workload.canonical_name.clone(),
-        canonical_revision: workload.canonical_revision.clone(),
+        canonical_name: workload.deployment.canonical_name.clone(),
+        canonical_revision: workload.deployment.canonical_revision.clone(),
         capacity: workload.capacity,
-        cluster_id: workload.cluster_id.shared().clone(),
+        cluster_id: workload.deployment.cluster_id.shared().clone(),
         hostname: workload.hostname.shared().clone(),
         locality: Locality {
             region: workload.locality.region.clone(),
@@ -69,19 +69,19 @@ fn workload(workload: &mesh::Workload) -> DumpedWorkload {
         namespace: workload.namespace.shared().clone(),
         native_tunnel: workload.native_tunnel,
         network: workload.network.shared().clone(),
-        network_gateway: workload.network_gateway.as_ref().map(gateway),
+        network_gateway: workload.network_gateway.as_deref().map(gateway),
         network_mode: workload.network_mode.into(),
         node: workload.node.shared().clone(),
         protocol: workload.protocol.into(),
         service_account: workload.service_account.shared().clone(),
         services: workload.services.iter().map(|membership| ServiceKey(membership.service.clone())).collect(),
         status: workload.status.into(),
-        trust_domain: workload.trust_domain.shared().clone(),
+        trust_domain: workload.deployment.trust_domain.shared().clone(),
         uid: workload.uid.shared().clone(),
-        waypoint: workload.waypoint.as_ref().map(gateway),
+        waypoint: workload.waypoint.as_deref().map(gateway),
         workload_ips: workload.addresses.clone(),
-        workload_name: workload.workload_name.clone(),
-        workload_type: workload.workload_type.as_str().into(),
+        workload_name: workload.deployment.workload_name.clone(),
+        workload_type: workload.deployment.workload_type.as_str().into(),
     }
 }
 

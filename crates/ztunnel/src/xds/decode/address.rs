@@ -11,14 +11,14 @@ use mesh::workload::{
     ApplicationTunnel, DEFAULT_CAPACITY, DEFAULT_CLUSTER, DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN,
     GatewayDestination, Health, Membership, NetworkMode, Protocol, TunnelProtocol, WorkloadType,
 };
-use mesh::{GatewayAddress, Locality, NamespacedHostname, NetworkAddress, PortMap, Service, Workload};
+use mesh::{Deployment, GatewayAddress, NamespacedHostname, NetworkAddress, PortMap, Service, Workload};
 
-use super::{Interner, Rejection};
+use super::{Interner, Name, Rejection};
 
 /// Bits of an IPv6 address before the IPv4 address that is mapped into it (RFC 4291 §2.5.5.2).
 const MAPPED_PREFIX: u32 = 96;
 
-pub(super) fn workload(w: wire::Workload, names: &mut Interner) -> Result<Workload, Rejection> {
+pub(super) fn workload(name: &Name, w: wire::Workload, names: &mut Interner) -> Result<Workload, Rejection> {
     if w.uid.is_empty() {
         return Err(Rejection::NoKey("uid"));
     }
@@ -26,15 +26,25 @@ pub(super) fn workload(w: wire::Workload, names: &mut Interner) -> Result<Worklo
     for (key, list) in &w.services {
         services.push(Membership { service: names.service(key)?, ports: ports(&list.ports)? });
     }
+    let place = w.locality.unwrap_or_default();
+    let locality = names.locality(&place.region, &place.zone, &place.subzone);
     let application_tunnel = w.application_tunnel.map(application_tunnel).transpose()?;
-    let or = |text: &str, default: &'static str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    let deployment = Deployment {
+        trust_domain: names.get(or(&w.trust_domain, DEFAULT_TRUST_DOMAIN)),
+        canonical_name: names.get(&w.canonical_name),
+        canonical_revision: names.get(&w.canonical_revision),
+        workload_name: names.get(&w.workload_name),
+        workload_type: workload_type(w.workload_type),
+        cluster_id: names.get(or(&w.cluster_id, DEFAULT_CLUSTER)),
+    };
     Ok(Workload {
-        uid: names.get(&w.uid),
+        // As a rule the resource has the same name: one text for both.
+        uid: if *w.uid == **name { name.clone().into() } else { w.uid.into() },
         name: w.name.into(),
         namespace: names.get(&w.namespace),
-        trust_domain: names.get(&or(&w.trust_domain, DEFAULT_TRUST_DOMAIN)),
-        service_account: names.get(&or(&w.service_account, DEFAULT_SERVICE_ACCOUNT)),
+        service_account: names.get(or(&w.service_account, DEFAULT_SERVICE_ACCOUNT)),
         addresses: w.addresses.iter().map(|bytes| ip(bytes)).collect::<Result<_, _>>()?,
+        deployment: names.deployment(deployment),
         network: names.get(&w.network),
         protocol: protocol(w.tunnel_protocol)?,
         network_mode: match known("network_mode", w.network_mode)? {
@@ -45,26 +55,22 @@ pub(super) fn workload(w: wire::Workload, names: &mut Interner) -> Result<Worklo
             wire::WorkloadStatus::Healthy => Health::Healthy,
             wire::WorkloadStatus::Unhealthy => Health::Unhealthy,
         },
-        waypoint: w.waypoint.map(|gateway| self::gateway(gateway, names)).transpose()?,
-        network_gateway: w.network_gateway.map(|gateway| self::gateway(gateway, names)).transpose()?,
+        waypoint: w.waypoint.map(|gateway| self::gateway(gateway, names)).transpose()?.map(Box::new),
+        network_gateway: w.network_gateway.map(|gateway| self::gateway(gateway, names)).transpose()?.map(Box::new),
         native_tunnel: w.native_tunnel,
         application_tunnel,
-        canonical_name: names.get(&w.canonical_name),
-        canonical_revision: names.get(&w.canonical_revision),
-        workload_name: names.get(&w.workload_name),
-        workload_type: workload_type(w.workload_type),
         hostname: w.hostname.into(),
         node: names.get(&w.node),
-        cluster_id: names.get(&or(&w.cluster_id, DEFAULT_CLUSTER)),
-        locality: w.locality.map_or_else(Locality::default, |l| Locality {
-            region: names.get(&l.region),
-            zone: names.get(&l.zone),
-            subzone: names.get(&l.subzone),
-        }),
+        locality,
         capacity: w.capacity.unwrap_or(DEFAULT_CAPACITY),
-        authorization_policies: w.authorization_policies.iter().map(|name| names.get(name)).collect(),
-        services,
+        authorization_policies: names.policies(&w.authorization_policies),
+        services: names.memberships(services),
     })
+}
+
+/// The text, or what an empty one stands for.
+fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.is_empty() { default } else { text }
 }
 
 pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service, Rejection> {

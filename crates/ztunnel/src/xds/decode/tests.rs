@@ -120,7 +120,7 @@ fn unknown_numbers_are_rejected_where_they_decide_something() {
     assert_eq!(lb(vec![], 77, 0), unknown("load_balancing.mode"));
     assert_eq!(lb(vec![], 0, 77), unknown("health_policy"));
 
-    assert_eq!(workload(|w| w.workload_type = 77).unwrap().workload_type.as_str(), "deployment");
+    assert_eq!(workload(|w| w.workload_type = 77).unwrap().deployment.workload_type.as_str(), "deployment");
     assert_eq!(service(|s| s.visibility = 77).unwrap().visibility, mesh::service::Visibility::Public);
 }
 

@@ -56,7 +56,7 @@ fn the_workloads_of_the_example_load() {
     assert_eq!(cart.addresses, ["10.20.0.5".parse::<std::net::IpAddr>().unwrap(), "fd00::5".parse().unwrap()]);
     assert_eq!((cart.protocol, cart.status), (Protocol::Hbone, Health::Healthy));
     assert_eq!((&*cart.locality.region, &*cart.locality.zone, &*cart.locality.subzone), ("eu", "eu-1", ""));
-    assert_eq!(cart.authorization_policies, ["shop/only-front".into()]);
+    assert_eq!(*cart.authorization_policies, ["shop/only-front".into()]);
     let ports = cart.ports_for(&"shop/cart.shop.svc.cluster.local".parse().unwrap()).unwrap();
     assert_eq!(ports.iter().collect::<Vec<_>>(), [(80, 8080), (9090, 9090)]);
     assert_eq!(legacy.hostname.as_str(), "legacy.example.net.");
@@ -154,7 +154,7 @@ fn the_kind_of_owner_is_read_in_any_case_and_unknown_kinds_are_deployments() {
     for (text, kind) in
         [("cronjob", WorkloadType::CronJob), ("POD", WorkloadType::Pod), ("x", WorkloadType::Deployment)]
     {
-        assert_eq!(workloads(&workload(&format!("workloadType: {text}")))[0].workload_type, kind);
+        assert_eq!(workloads(&workload(&format!("workloadType: {text}")))[0].deployment.workload_type, kind);
     }
 }
 

@@ -155,7 +155,7 @@ fn addresses_on_demand_are_asked_for_once_and_settled_by_name_or_alias() {
     assert_eq!(some.demand(now, &key), Demanded::Wait);
     // A stream that breaks while somebody waits: the next one asks again.
     assert!(matches!(&some.open()[0], Request::Open { subscribe, .. } if subscribe.contains(&key)));
-    let aliased = Received { aliases: vec![key.clone()], ..good("uid", "1") };
+    let aliased = Received { aliases: vec![key.to_string()], ..good("uid", "1") };
     assert_eq!(some.settle(now, response(Kind::Address, "1", vec![aliased], &[])).woken, [key]);
 }
 

@@ -15,36 +15,41 @@ fn or<T: From<Arc<str>>>(text: Arc<str>, default: &str) -> T {
 impl From<StaticWorkload> for mesh::Workload {
     fn from(shape: StaticWorkload) -> Self {
         let named = |kind: &WorkloadType| kind.as_str().eq_ignore_ascii_case(&shape.workload_type);
+        let workload_type = WorkloadType::ALL.into_iter().find(named).unwrap_or_default();
         Self {
             uid: shape.uid.into(),
-            workload_type: WorkloadType::ALL.into_iter().find(named).unwrap_or_default(),
             name: shape.name,
             namespace: shape.namespace.into(),
-            trust_domain: or(shape.trust_domain, DEFAULT_TRUST_DOMAIN),
             service_account: or(shape.service_account, DEFAULT_SERVICE_ACCOUNT),
             addresses: shape.workload_ips.into_iter().map(|ip| ip.to_canonical()).collect(),
+            deployment: mesh::Deployment {
+                trust_domain: or(shape.trust_domain, DEFAULT_TRUST_DOMAIN),
+                canonical_name: shape.canonical_name,
+                canonical_revision: shape.canonical_revision,
+                workload_name: shape.workload_name,
+                workload_type,
+                cluster_id: or(shape.cluster_id, DEFAULT_CLUSTER),
+            }
+            .into(),
             network: shape.network.into(),
             protocol: shape.protocol.into(),
             network_mode: shape.network_mode.into(),
             status: shape.status.into(),
-            waypoint: shape.waypoint.map(Into::into),
-            network_gateway: shape.network_gateway.map(Into::into),
+            waypoint: shape.waypoint.map(|gateway| Box::new(gateway.into())),
+            network_gateway: shape.network_gateway.map(|gateway| Box::new(gateway.into())),
             native_tunnel: shape.native_tunnel,
             application_tunnel: shape.application_tunnel.map(|tunnel| mesh::workload::ApplicationTunnel {
                 protocol: tunnel.protocol.into(),
                 port: tunnel.port.filter(|port| *port > 0),
             }),
-            canonical_name: shape.canonical_name,
-            canonical_revision: shape.canonical_revision,
-            workload_name: shape.workload_name,
             hostname: shape.hostname.as_ref().into(),
             node: shape.node.into(),
-            cluster_id: or(shape.cluster_id, DEFAULT_CLUSTER),
             locality: mesh::Locality {
                 region: shape.locality.region,
                 zone: shape.locality.zone,
                 subzone: shape.locality.subzone,
-            },
+            }
+            .into(),
             capacity: shape.capacity,
             authorization_policies: shape.authorization_policies.into_iter().map(Into::into).collect(),
             services: shape
