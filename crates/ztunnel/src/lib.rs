@@ -11,6 +11,7 @@ pub mod drain;
 pub mod files;
 pub mod identity;
 pub mod inpod;
+mod memory;
 pub mod net;
 pub mod proxy;
 pub mod state;

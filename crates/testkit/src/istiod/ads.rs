@@ -80,6 +80,9 @@ async fn converse(
                 continue;
             }
         };
+        if due.is_empty() {
+            continue; // large meshes are not copied for an acknowledgement
+        }
         let mut now = Resources::clone(&resources.borrow_and_update());
         now.extend(behaviour.borrow_and_update().extra.clone());
         if behaviour.borrow().discovery == Fault::Silent {

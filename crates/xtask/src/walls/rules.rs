@@ -40,7 +40,7 @@ const IMPURE_MACROS: [&str; 5] = ["dbg", "eprint", "eprintln", "print", "println
 
 /// The layers of the daemon, lowest first. Who stands in one imports only from those below.
 const LAYERS: [&[&str]; 6] = [
-    &["net", "telemetry", "drain", "state", "files", "crypto"],
+    &["net", "telemetry", "drain", "state", "files", "crypto", "memory"],
     &["control"],
     &["identity"],
     &["proxy", "dns", "xds"],

@@ -4,6 +4,7 @@
 //! about an address, and the drain.
 
 mod document;
+mod messages;
 mod stream;
 
 use std::collections::HashMap;

@@ -3,24 +3,73 @@
 //! Upserts first, in wire order, then removals (spec state-and-dns 2.2). Pure but for the time it takes, so that the
 //! driver may run a large one elsewhere.
 
-use istio_api::discovery::DeltaDiscoveryResponse;
+use bytes::{Buf, Bytes};
+use istio_api::discovery::Resource;
 use mesh::State;
+use prost::{DecodeError, Message};
 
 use super::decode::{self, Interner};
 use super::subscription::{Kind, Name, Response};
 
+/// A response whose resources are still as they came, so that only one at a time is taken apart; the fields of
+/// `envoy.service.discovery.v3.DeltaDiscoveryResponse`.
+#[derive(Clone, PartialEq, Message)]
+struct Push {
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    resources: Vec<Bytes>,
+    #[prost(string, tag = "4")]
+    type_url: String,
+    #[prost(string, tag = "5")]
+    nonce: String,
+    #[prost(string, repeated, tag = "6")]
+    removed_resources: Vec<String>,
+}
+
+/// What became of a response.
+#[derive(Debug)]
+pub(super) enum Gathered {
+    /// It is applied, as far as it could be.
+    Applied {
+        /// What to settle.
+        response: Response,
+        /// Bytes of what its resources carried.
+        bytes: usize,
+    },
+    /// It is of a type that we know nothing of.
+    Unknown {
+        /// The type.
+        url: String,
+        /// To be named in the answer.
+        nonce: String,
+    },
+}
+
 /// Applies what can be applied, and reports on every resource.
-pub(super) fn apply(kind: Kind, push: DeltaDiscoveryResponse, state: &mut State, names: &mut Interner) -> Response {
+///
+/// # Errors
+/// It is no response at all.
+pub(super) fn apply(message: impl Buf, state: &mut State, names: &mut Interner) -> Result<Gathered, DecodeError> {
+    let push = Push::decode(message)?;
+    let Some(kind) = Kind::of(&push.type_url) else {
+        return Ok(Gathered::Unknown { url: push.type_url, nonce: push.nonce });
+    };
     let mut resources = Vec::with_capacity(push.resources.len());
+    let mut bytes = 0;
     let upserts = push.resources.into_iter().filter_map(|resource| {
-        let (received, change) = decode::resource(kind, resource, names);
+        let (received, change) = match Resource::decode(resource) {
+            Ok(resource) => {
+                bytes += resource.resource.as_ref().map_or(0, |payload| payload.value.len());
+                decode::resource(kind, resource, names)
+            }
+            Err(error) => (decode::nameless(error), None),
+        };
         resources.push(received);
         change
     });
     let _counts = state.apply(upserts);
     let removed: Vec<Name> = push.removed_resources.into_iter().map(Name::from).collect();
     remove(kind, &removed, state);
-    Response { kind, nonce: push.nonce, resources, removed }
+    Ok(Gathered::Applied { response: Response { kind, nonce: push.nonce, resources, removed }, bytes })
 }
 
 /// Takes names out of the state.
@@ -38,10 +87,9 @@ pub(super) fn remove<'a>(kind: Kind, names: impl IntoIterator<Item = &'a Name>, 
 
 #[cfg(test)]
 mod tests {
-    use istio_api::discovery::{Payload, Resource};
+    use istio_api::discovery::{DeltaDiscoveryResponse, Payload};
     use istio_api::workload::address::Type;
     use istio_api::workload::{Address, Workload};
-    use prost::Message;
 
     use super::*;
     use crate::xds::subscription::Verdict;
@@ -58,8 +106,12 @@ mod tests {
         let (mut state, mut names) = (State::new(None), Interner::default());
         let mut push = |resources, removed: &[&str]| {
             let removed_resources = removed.iter().map(|name| (*name).to_owned()).collect();
-            let push = DeltaDiscoveryResponse { resources, removed_resources, ..DeltaDiscoveryResponse::default() };
-            let response = apply(Kind::Address, push, &mut state, &mut names);
+            let type_url = Kind::Address.url().to_owned();
+            let push =
+                DeltaDiscoveryResponse { resources, removed_resources, type_url, ..DeltaDiscoveryResponse::default() };
+            let applied = apply(&push.encode_to_vec()[..], &mut state, &mut names).unwrap();
+            let Gathered::Applied { response, bytes } = applied else { panic!("{applied:?}") };
+            assert_eq!(bytes, push.resources.iter().map(|r| r.resource.as_ref().unwrap().value.len()).sum::<usize>());
             let bad = response.resources.iter().filter(|r| r.verdict != Verdict::Accepted).count();
             let view = state.view();
             let held = |uid: &str| view.workload(&uid.into()).map(|w| w.addresses.len());

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use istio_api::discovery::DeltaDiscoveryResponse;
-use istio_api::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use bytes::Buf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -11,13 +10,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::Driver;
+use super::messages::{self, Chunks};
 use crate::control::{Connector, TokenError};
+use crate::memory;
+use crate::xds::gather::Gathered;
 use crate::xds::metrics::Ended;
-use crate::xds::subscription::{Kind, Request};
+use crate::xds::subscription::Request;
 use crate::xds::{Remote, gather, wire};
 
-/// Largest message (spec wire-protocols 6.1).
-const MAX_MESSAGE: usize = 200 * 1024 * 1024;
 /// Requests that the control plane has not read yet. It has little reason not to: they are small.
 const OUTGOING: usize = 1_024;
 /// Longest wait for the first answer of a stream. A control plane with many nodes may take its time; one that accepts
@@ -45,27 +45,27 @@ impl Driver {
             .chain(ReceiverStream::new(queue))
             .map(move |request| wire::request(request, &node));
         self.outgoing = Some(outgoing);
-        let origin = channel.origin();
         let request = match channel.request(requests) {
             Ok(request) => request,
             Err(error) => return unable(id, &error),
         };
-        let mut client =
-            AggregatedDiscoveryServiceClient::with_origin(channel, origin).max_decoding_message_size(MAX_MESSAGE);
-        let call = timeout(FIRST_ANSWER, client.delta_aggregated_resources(request));
+        let call = timeout(FIRST_ANSWER, messages::call(channel, request));
         let mut stream = match self.beside(call).await {
-            Ok(Ok(response)) => response.into_inner(),
+            Ok(Ok(stream)) => stream,
             Ok(Err(status)) => return self.ended_by(id, &status, Ended::NotConnected),
             Err(_) => return silent(id),
         };
         tracing::info!(id, address = %remote.control.address, "connected to the control plane");
         let mut heard = false;
         loop {
-            let message = async {
-                if heard { Ok(stream.message().await) } else { timeout(FIRST_ANSWER, stream.message()).await }
-            };
+            let message =
+                async { if heard { Ok(stream.next().await) } else { timeout(FIRST_ANSWER, stream.next()).await } };
             match self.beside(message).await {
-                Ok(Ok(Some(push))) => self.take(push).await,
+                Ok(Ok(Some(message))) => {
+                    if let Err(status) = self.take(message).await {
+                        return self.ended_by(id, &status, Ended::Failed);
+                    }
+                }
                 Ok(Ok(None)) => {
                     tracing::warn!(id, "XDS client complete");
                     return Ended::Completed;
@@ -81,21 +81,21 @@ impl Driver {
     }
 
     /// Applies a response, publishes what follows, and answers.
-    async fn take(&mut self, push: DeltaDiscoveryResponse) {
-        let size = push.resources.iter().filter_map(|r| r.resource.as_ref()).map(|payload| payload.value.len()).sum();
-        let kind = Kind::of(&push.type_url);
-        self.counts.received(kind.map(Kind::url), size);
-        let Some(kind) = kind else {
-            // To accept it would be to say that it is in effect.
-            let error = Some(format!("unknown type: {}", push.type_url));
-            tracing::error!("{}", error.as_deref().unwrap_or_default());
-            return self.send(Request::Settle { url: push.type_url, nonce: push.nonce, error });
+    async fn take(&mut self, message: Chunks) -> Result<(), Status> {
+        let size = message.remaining();
+        let (response, bytes) = match self.gather(message).await? {
+            Gathered::Applied { response, bytes } => (response, bytes),
+            Gathered::Unknown { url, nonce } => {
+                self.counts.received(None, 0);
+                // To accept it would be to say that it is in effect.
+                let error = format!("unknown type: {url}");
+                tracing::error!("{error}");
+                self.send(Request::Settle { url, nonce, error: Some(error) });
+                return Ok(());
+            }
         };
-        let nonce = push.nonce.clone();
-        let Some(response) = self.gather(kind, push, size).await else {
-            let error = Some("the response could not be applied".to_owned());
-            return self.send(Request::Settle { url: kind.url().to_owned(), nonce, error });
-        };
+        let kind = response.kind;
+        self.counts.received(Some(kind.url()), bytes);
         let (resources, removed) = (response.resources.len(), response.removed.len());
         let complaints = response.resources.iter().filter_map(|r| Some((&r.name, r.verdict.complaint()?)));
         let rejected = complaints.clone().count();
@@ -115,34 +115,29 @@ impl Driver {
         if self.subscriptions.is_synced() {
             self.note_sync();
         }
+        if size > LARGE_PUSH {
+            // The push itself is gone; what it occupied would stay with us until memory is needed otherwise.
+            drop(tokio::task::spawn_blocking(memory::give_back));
+        }
+        Ok(())
     }
 
     /// A large push is applied elsewhere, on a copy of the state, which costs next to nothing; the views that connections
     /// read stay as they are until it is done.
-    async fn gather(
-        &mut self,
-        kind: Kind,
-        push: DeltaDiscoveryResponse,
-        size: usize,
-    ) -> Option<crate::xds::subscription::Response> {
-        if size <= LARGE_PUSH {
-            return Some(gather::apply(kind, push, &mut self.state, &mut self.names));
+    async fn gather(&mut self, message: Chunks) -> Result<Gathered, Status> {
+        let garbage = |error| Status::internal(format!("what it sent is no discovery response: {error}"));
+        if message.remaining() <= LARGE_PUSH {
+            return gather::apply(message, &mut self.state, &mut self.names).map_err(garbage);
         }
         let (mut state, mut names) = (self.state.clone(), std::mem::take(&mut self.names));
         let work = tokio::task::spawn_blocking(move || {
-            let response = gather::apply(kind, push, &mut state, &mut names);
-            (response, state, names)
+            let gathered = gather::apply(message, &mut state, &mut names);
+            (gathered, state, names)
         });
-        match work.await {
-            Ok((response, state, names)) => {
-                (self.state, self.names) = (state, names);
-                Some(response)
-            }
-            Err(error) => {
-                tracing::error!(%error, "applying a push failed; the state before it stays");
-                None
-            }
-        }
+        let (gathered, state, names) =
+            work.await.map_err(|error| Status::internal(format!("applying a push failed: {error}")))?;
+        (self.state, self.names) = (state, names);
+        gathered.map_err(garbage)
     }
 
     fn ended_by(&self, id: u64, status: &Status, otherwise: Ended) -> Ended {
