@@ -7,8 +7,10 @@ use hbone::error::Reason;
 use hbone::h2::{End, Event, Header, StreamId};
 use hbone::limits::Config;
 use hbone::{HANDSHAKE_TIMEOUT, Inbox, Outbox, Tunnel, TunnelError};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::version::TLS12;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// Whether a tunnel opens and seals its records itself after the handshake, or leaves that to rustls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,12 @@ struct Pki {
 }
 
 fn pki(server_alpn: &[&[u8]]) -> Pki {
+    pki_of(server_alpn, rustls::ALL_VERSIONS)
+}
+
+/// The same, for clients that speak only `versions`.
+fn pki_of(server_alpn: &[&[u8]], versions: &[&'static SupportedProtocolVersion]) -> Pki {
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let root_key = rcgen::KeyPair::generate().unwrap();
     let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -39,12 +47,24 @@ fn pki(server_alpn: &[&[u8]]) -> Pki {
         let certificate = params.signed_by(&key, &issuer).unwrap();
         (vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
     };
-    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::clone(&roots)).build().unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider.clone())
+        .build()
+        .unwrap();
     let (chain, key) = leaf();
-    let mut server = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .unwrap();
     server.alpn_protocols = server_alpn.iter().map(|name| name.to_vec()).collect();
     let (chain, key) = leaf();
-    let mut client = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.enable_secret_extraction = true;
     server.enable_secret_extraction = true;
@@ -207,6 +227,11 @@ fn it_makes_no_difference_to_the_peer_who_seals_the_records() {
             payload_arrives_whole(Pair::with(pki(&[b"h2"]).sealed_by(client, server)), step);
         }
     }
+}
+
+#[test]
+fn a_peer_of_tls_12_is_served_although_its_records_are_others() {
+    payload_arrives_whole(Pair::with(pki_of(&[b"h2"], &[&TLS12])), 997);
 }
 
 fn payload_arrives_whole(mut pair: Pair, step: usize) {

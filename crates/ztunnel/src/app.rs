@@ -20,6 +20,7 @@ use crate::admin::ready::{Ready, Task, TaskName};
 use crate::admin::{self, Inside};
 use crate::config::{self, Config, LocalState, Mode, ports};
 use crate::control::{self, Connector, Credentials};
+use crate::crypto::Crypto;
 use crate::drain::signals::{Request, Signals};
 use crate::drain::{self, Drained, Mode as End, Watcher};
 use crate::identity::metrics::InUse;
@@ -66,6 +67,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     tracing::info!("running with config: {}", config.log_yaml());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_of_gaps(&config);
+    let crypto = Crypto::new(config.crypto).map_err(failure)?;
 
     let mut signals = Signals::watch().map_err(failure)?;
     let shutdown = Request::default();
@@ -78,11 +80,11 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let (rejected, (synced, sync)) = (Rejected::default(), oneshot::channel());
     let reports =
         xds::Reports { counts: xds::Counts::register(metrics.registry()), rejected: rejected.clone(), synced };
-    let xds = xds_config(&config)?;
+    let xds = xds_config(&config, &crypto)?;
     let source = xds.source.clone();
     let (teller, views) = xds::Driver::new(xds, reports).map_err(failure)?;
     let certificates = identity::Counts::register(metrics.registry());
-    let identities = start_identities(&config, certificates, metrics.registry())?;
+    let identities = start_identities(&config, &crypto, certificates, metrics.registry())?;
     let tenants = Tenants::default();
     tokio::spawn(tenants.clone().look_after(views.clone(), identities.clone()));
     let metrics = Arc::new(metrics);
@@ -151,7 +153,7 @@ fn warn_of_gaps(config: &Config) {
     }
 }
 
-fn xds_config(config: &Config) -> Result<xds::Config, Failure> {
+fn xds_config(config: &Config, crypto: &Crypto) -> Result<xds::Config, Failure> {
     let source = match &config.local_state {
         Some(LocalState::Path(path)) => Source::Path(path.clone()),
         Some(LocalState::Text(text)) => Source::Text(text.clone()),
@@ -163,6 +165,7 @@ fn xds_config(config: &Config) -> Result<xds::Config, Failure> {
             roots: config.xds_roots.clone(),
             alternative_name: config.alt_xds_hostname.clone(),
             credentials: credentials(config, &config.xds_headers),
+            crypto: crypto.clone(),
         };
         let lookups = if config.xds_on_demand { Lookups::OnDemand } else { Lookups::Everything };
         Ok(Remote { control, node: node_description(config), lookups })
@@ -192,13 +195,18 @@ fn node_description(config: &Config) -> NodeDescription {
     }
 }
 
-fn start_identities(config: &Config, counts: identity::Counts, registry: &mut Registry) -> Result<Identities, Failure> {
+fn start_identities(
+    config: &Config,
+    crypto: &Crypto,
+    counts: identity::Counts,
+    registry: &mut Registry,
+) -> Result<Identities, Failure> {
     let (leaf, behalf) = match config.mode {
         Mode::Shared => (LeafCheck::Requested, Behalf::Others),
         Mode::Dedicated(_) => (LeafCheck::Any, Behalf::Own),
     };
     let aliases = config.trust_domain_aliases.iter().map(|alias| alias.as_str().into()).collect();
-    let rules = Rules { aliases, ..Rules::default() };
+    let rules = Rules { aliases, crypto: crypto.clone(), ..Rules::default() };
     let mesh_root = match (&config.ca_address, &config.ca_roots) {
         (Some(_), config::Roots::File(path)) => Some(path.clone()),
         _ => None,
@@ -208,19 +216,20 @@ fn start_identities(config: &Config, counts: identity::Counts, registry: &mut Re
     let settings = identity::Config { ttl: config.secret_ttl, leaf, rules: rules.clone(), files };
     let identities = match &config.ca_address {
         None => run_identities(settings, FakeCa::new(), counts),
-        Some(address) => run_identities(settings, istio_ca(config, address, behalf)?, counts),
+        Some(address) => run_identities(settings, istio_ca(config, address, behalf, crypto)?, counts),
     };
     let in_use = InUse { identities: identities.clone(), revocations: rules.revocations };
     registry.register_collector(Box::new(in_use));
     Ok(identities)
 }
 
-fn istio_ca(config: &Config, address: &str, behalf: Behalf) -> Result<IstioCa, Failure> {
+fn istio_ca(config: &Config, address: &str, behalf: Behalf, crypto: &Crypto) -> Result<IstioCa, Failure> {
     let control = control::Config {
         address: address.parse().map_err(failure)?,
         roots: config.ca_roots.clone(),
         alternative_name: config.alt_ca_hostname.clone(),
         credentials: credentials(config, &config.ca_headers),
+        crypto: crypto.clone(),
     };
     Ok(IstioCa::new(Connector::new(control), behalf))
 }

@@ -28,6 +28,7 @@ use self::metadata::ProxyConfig;
 use self::reader::Reader;
 use crate::control;
 pub use crate::control::{Roots, Token};
+use crate::crypto::{self, KeyExchange, Versions};
 
 /// Ports that are not configurable (spec configuration 4).
 pub mod ports {
@@ -127,6 +128,7 @@ pub struct Config {
     pub crl_path: Option<PathBuf>,
     pub trust_bundles: Vec<PathBuf>,
     pub trust_domain_aliases: Vec<String>,
+    pub crypto: crypto::Config,
     pub proxy: bool,
     pub dns_proxy: bool,
     pub dns_proxy_address: Address,
@@ -255,6 +257,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         crl_path: reader.text("CRL_PATH").filter(|path| !path.is_empty()).map(PathBuf::from),
         trust_bundles: list(reader, "TRUST_BUNDLES").map(PathBuf::from).collect(),
         trust_domain_aliases: list(reader, "TRUST_DOMAIN_ALIASES").collect(),
+        crypto: crypto_config(reader)?,
         proxy: reader.boolean("ENABLE_PROXY")?,
         dns_proxy: dns_capture,
         dns_proxy_address: dns_address(reader, metadata.get("DNS_PROXY_ADDR").map(String::as_str)),
@@ -312,6 +315,18 @@ fn socket_config(reader: &mut Reader<'_>) -> Option<SocketConfig> {
         app_keepalive_time: app_time.or(time)?,
         app_keepalive_interval: app_interval.or(interval)?,
         app_keepalive_retries: narrow(app_retries.or(retries)?),
+    })
+}
+
+/// Values of the policy other than ours are the control plane's (spec identity-and-tls 7).
+fn crypto_config(reader: &mut Reader<'_>) -> Option<crypto::Config> {
+    let policy = reader.text("COMPLIANCE_POLICY");
+    Some(crypto::Config {
+        versions: if reader.boolean("TLS12_ENABLED")? { Versions::Tls12And13 } else { Versions::Tls13 },
+        key_exchange: match policy.as_deref() {
+            Some("pqc") => KeyExchange::HybridOnly,
+            _ => KeyExchange::HybridPreferred,
+        },
     })
 }
 

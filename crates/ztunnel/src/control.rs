@@ -12,6 +12,8 @@ pub mod tls;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::crypto::Crypto;
+
 pub use address::{Address, InvalidAddress};
 pub use credentials::{Credentials, Token, TokenError};
 pub use driver::{Channel, Connector};
@@ -33,6 +35,8 @@ pub struct Config {
     pub alternative_name: Option<String>,
     /// What proves who we are.
     pub credentials: Credentials,
+    /// The cryptography of all TLS.
+    pub crypto: Crypto,
 }
 
 /// Why there is no connection; one line for the operator.

@@ -20,7 +20,18 @@ const STATUS: &str = match option_env!("ZTUNNEL_BUILD_STATUS") {
     Some(status) => status,
     None => "unknown",
 };
-const CRYPTO: &str = "tls-aws-lc";
+/// The cryptography library of the build, as operators know it (spec identity-and-tls 7).
+pub const CRYPTO: &str = if cfg!(feature = "tls-aws-lc-fips") {
+    "tls-aws-lc-fips"
+} else if cfg!(feature = "tls-boring") {
+    "tls-boring"
+} else if cfg!(feature = "tls-openssl") {
+    "tls-openssl"
+} else if cfg!(feature = "tls-ring") {
+    "tls-ring"
+} else {
+    "tls-aws-lc"
+};
 
 impl BuildInfo {
     /// The one line of `ztunnel version` (spec configuration 1).

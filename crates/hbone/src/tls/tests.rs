@@ -11,13 +11,24 @@ use super::*;
 use crate::buffer::{Inbox, Outbox};
 
 fn configs() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    configs_of(rustls::ALL_VERSIONS)
+}
+
+fn configs_of(versions: &[&'static rustls::SupportedProtocolVersion]) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["0.0.0.0".to_owned()]).unwrap().self_signed(&key).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
-    let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut client = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     client.enable_secret_extraction = true;
-    let mut server = ServerConfig::builder()
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();

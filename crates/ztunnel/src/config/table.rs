@@ -94,6 +94,10 @@ pub(super) const KNOBS: &[Knob] = &[
         "Paths, separated by commas, of PEM files with roots that peers may have besides those that the CA names; loaded again when they change."),
     knob("TRUST_DOMAIN_ALIASES", Text, None, None,
         "Other names of our own trust domain, separated by commas: peers may be of any of them."),
+    knob("TLS12_ENABLED", Bool, Some("false"), None,
+        "Speak TLS 1.2 too, with peers and a control plane that have no TLS 1.3."),
+    knob("COMPLIANCE_POLICY", Text, None, None,
+        "`pqc`: agree on keys with X25519MLKEM768 only, and so in TLS 1.3 only; a build whose cryptography library cannot do that refuses to start. Everything else is for the control plane. Unset: X25519MLKEM768 is preferred."),
 
     knob("ENABLE_PROXY", Bool, Some("true"), Some("proxy"), "Whether traffic is proxied."),
     knob("ENABLE_ORIG_SRC", Bool, None, Some("requireOriginalSource"),

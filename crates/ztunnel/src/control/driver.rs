@@ -86,7 +86,7 @@ impl Connector {
             self.config.alternative_name.as_ref().map(|name| {
                 ServerName::try_from(name.clone()).map_err(|_| ConnectError::AlternativeName(name.clone()))
             });
-        Ok(tls::client(&self.config.roots, also.transpose()?)?)
+        Ok(tls::client(&self.config.crypto, &self.config.roots, also.transpose()?)?)
     }
 
     async fn speak_http<T>(&self, io: T) -> Result<http2::SendRequest<Body>, ConnectError>

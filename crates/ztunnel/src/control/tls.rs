@@ -14,7 +14,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
 
-use crate::crypto;
+use crate::crypto::Crypto;
 use crate::files;
 
 /// The application protocol of gRPC.
@@ -87,13 +87,17 @@ fn pem(text: &[u8]) -> Vec<CertificateDer<'static>> {
 ///
 /// # Errors
 /// [`RootsError`] if there is nobody to trust.
-pub(super) fn client(roots: &Roots, also: Option<ServerName<'static>>) -> Result<ClientConfig, RootsError> {
+pub(super) fn client(
+    crypto: &Crypto,
+    roots: &Roots,
+    also: Option<ServerName<'static>>,
+) -> Result<ClientConfig, RootsError> {
     let refused = |error: &dyn std::fmt::Display| RootsError::Refused(error.to_string());
-    let provider = crypto::provider();
+    let provider = crypto.provider();
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.load()?), provider.clone());
     let inner = inner.build().map_err(|error| refused(&error))?;
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(crypto::versions())
+        .with_protocol_versions(crypto.versions())
         .map_err(|error| refused(&error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Named { inner, also }))
@@ -165,9 +169,9 @@ mod tests {
 
     #[test]
     fn roots_without_a_certificate_are_an_error_that_names_them() {
-        let error = client(&Roots::Text("./var/run/secrets/root.pem".into()), None).unwrap_err();
+        let error = client(&Crypto::default(), &Roots::Text("./var/run/secrets/root.pem".into()), None).unwrap_err();
         assert!(error.to_string().starts_with("the PEM text holds no usable root certificate"), "{error}");
-        let error = client(&Roots::File("/nowhere/root.pem".into()), None).unwrap_err();
+        let error = client(&Crypto::default(), &Roots::File("/nowhere/root.pem".into()), None).unwrap_err();
         assert!(error.to_string().contains("/nowhere/root.pem"), "{error}");
     }
 }

@@ -148,7 +148,8 @@ impl WorkloadCertificate {
         let validity = leaf.validity;
         let presented = chain.iter().map(|certificate| certificate.der.clone()).collect();
         let anchors = Anchors::new(roots, terms.bundles.clone());
-        let configs = Configs::new(tls::own(key, presented)?, anchors.store()?, trust_domain, &terms.rules)?;
+        let configs =
+            Configs::new(tls::own(key, presented, &terms.rules.crypto)?, anchors.store()?, trust_domain, &terms.rules)?;
         let roots = anchors.all();
         Ok(Self { identity, validity, chain: chain.into(), anchors, roots, configs })
     }
@@ -179,7 +180,7 @@ impl WorkloadCertificate {
     pub fn is_accepted_by(&self, other: &Self) -> bool {
         let [leaf, intermediates @ ..] = &*self.chain else { return false };
         let intermediates: Vec<_> = intermediates.iter().map(|certificate| certificate.der.clone()).collect();
-        let algorithms = crate::crypto::provider().signature_verification_algorithms.all;
+        let algorithms = other.configs.algorithms();
         let Ok(leaf) = EndEntityCert::try_from(&leaf.der) else { return false };
         let (now, usage) = (UnixTime::now(), KeyUsage::server_auth());
         leaf.verify_for_usage(algorithms, &other.configs.roots().roots, &intermediates, now, usage, None, None).is_ok()

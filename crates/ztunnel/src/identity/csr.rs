@@ -4,10 +4,11 @@
 //! CA makes of the request (it may take the identity from elsewhere) is not decided here.
 
 use mesh::Identity;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rcgen::{CertificateParams, DistinguishedName, SanType};
+use rustls::pki_types::PrivateKeyDer;
 
 use super::error::MaterialError;
+use crate::crypto::Key;
 
 /// A signing request in the form CAs take it: the PEM text of a `CERTIFICATE REQUEST`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +44,12 @@ impl Csr {
 /// # Errors
 /// [`MaterialError::Uri`] if the identity is not ASCII; [`MaterialError::Tls`] if the provider cannot make a key.
 pub fn create(identity: &Identity) -> Result<(PrivateKeyDer<'static>, Csr), MaterialError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(tls)?;
+    let key = Key::generate().map_err(|error| MaterialError::Tls(error.to_string()))?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![san(identity)?];
     let pem = params.serialize_request(&key).and_then(|request| request.pem()).map_err(tls)?;
-    Ok((PrivatePkcs8KeyDer::from(key.serialize_der()).into(), Csr(pem)))
+    Ok((key.into(), Csr(pem)))
 }
 
 /// The identity as the URI name of a certificate or of a request for one.

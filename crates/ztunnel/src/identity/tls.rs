@@ -1,6 +1,6 @@
 //! The TLS profile of HBONE as rustls configurations, built once per certificate and shared by all its connections.
 //!
-//! TLS 1.3, two AES-GCM suites, ALPN `h2`, client certificates mandatory, no server names, no resumption and therefore
+//! Versions, suites and groups as `crypto` has them, ALPN `h2`, client certificates mandatory, no server names, no resumption and therefore
 //! no tickets (spec data-plane 7). One server configuration per certificate; one client configuration per certificate
 //! and list of expected servers, kept in a bounded cache. Connections themselves are `hbone::tls`'s; the control
 //! plane's TLS, which has other rules, is not made here.
@@ -10,16 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh::{Identity, TrustDomain};
 use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SignatureVerificationAlgorithm};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::MaterialError;
 use super::trust::Rules;
 use super::verify::{ClientsOf, ServersNamed};
-use crate::crypto::provider;
+use crate::crypto::Crypto;
 
 /// The application protocol of HBONE.
 const ALPN: &[u8] = b"h2";
@@ -45,8 +44,9 @@ pub(super) struct Configs {
 pub(super) fn own(
     key: PrivateKeyDer<'static>,
     chain: Vec<CertificateDer<'static>>,
+    crypto: &Crypto,
 ) -> Result<Arc<SingleCertAndKey>, MaterialError> {
-    let own = CertifiedKey::from_der(chain, key, &provider()).map_err(tls)?;
+    let own = CertifiedKey::from_der(chain, key, &crypto.provider()).map_err(tls)?;
     Ok(Arc::new(SingleCertAndKey::from(own)))
 }
 
@@ -58,11 +58,11 @@ impl Configs {
         trust_domain: Option<TrustDomain>,
         rules: &Rules,
     ) -> Result<Self, MaterialError> {
-        let provider = provider();
+        let provider = rules.crypto.provider();
         let roots = Arc::new(roots);
 
         let mut server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
+            .with_protocol_versions(rules.crypto.versions())
             .map_err(tls)?
             .with_client_cert_verifier(ClientsOf::new(trust_domain.clone(), roots.clone(), &provider, rules))
             .with_cert_resolver(own.clone());
@@ -72,7 +72,7 @@ impl Configs {
         server.enable_secret_extraction = true; // `hbone` opens and seals records itself
 
         let mut client = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
+            .with_protocol_versions(rules.crypto.versions())
             .map_err(tls)?
             .dangerous()
             .with_custom_certificate_verifier(ServersNamed::new([].into(), None, roots.clone(), &provider, rules))
@@ -93,6 +93,11 @@ impl Configs {
 
     pub(super) fn roots(&self) -> &RootCertStore {
         &self.roots
+    }
+
+    /// The signatures of certificates that are understood.
+    pub(super) fn algorithms(&self) -> &'static [&'static dyn SignatureVerificationAlgorithm] {
+        self.rules.crypto.provider().signature_verification_algorithms.all
     }
 
     pub(super) fn server(&self) -> Arc<ServerConfig> {

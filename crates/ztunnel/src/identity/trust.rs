@@ -15,6 +15,7 @@ use rustls::RootCertStore;
 use super::certificate::Certificate;
 use super::error::MaterialError;
 use super::revocation::Revocations;
+use crate::crypto::Crypto;
 
 /// Roots of which the CA speaks no longer that are kept at a time. A rotation leaves one behind.
 const MAX_FORMER: usize = 16;
@@ -107,6 +108,8 @@ pub struct Rules {
     pub aliases: Arc<[TrustDomain]>,
     /// Certificates that are accepted no longer.
     pub revocations: Revocations,
+    /// The cryptography of all TLS.
+    pub crypto: Crypto,
 }
 
 impl Rules {

@@ -66,7 +66,10 @@ fn a_request_signed_by_another_key_is_refused() {
     let ca = FakeCa::new();
     let (_, csr) = csr::create(&id(CLIENT)).unwrap();
     let error = ca.issue(&id(CLIENT), &csr.with_broken_signature(), DAY).unwrap_err();
-    assert_eq!(SignError::from(error).to_string(), "failed to create CSR: tls: Invalid CSR signature");
+    assert_eq!(
+        SignError::from(error).to_string(),
+        "failed to create CSR: tls: the signing request was signed with another key"
+    );
 }
 
 #[tokio::test]
