@@ -24,5 +24,5 @@ pub fn run(workspace: &Path) -> io::Result<()> {
             return Err(io::Error::other(format!("test {test} of {package} failed ({status})")));
         }
     }
-    Ok(())
+    crate::providers::run(workspace, &[])
 }

@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod generate;
 pub mod instructions;
 pub mod interop;
+pub mod providers;
 pub mod walls;
 
 use std::path::PathBuf;

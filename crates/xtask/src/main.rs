@@ -45,6 +45,11 @@ enum Task {
     },
     /// Test against implementations of others: h2spec and Envoy, fetched when missing.
     Interop,
+    /// Test builds with each cryptography library, by themselves and with one another.
+    Providers {
+        /// Features of ztunnel such as `tls-ring`; without any, all.
+        rows: Vec<String>,
+    },
     /// Let libFuzzer look for what a target does not survive, and keep what it learnt in the corpus.
     Fuzz {
         /// A file of fuzz/fuzz_targets, without its ending.
@@ -85,6 +90,7 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
             instructions::run(workspace, if *bless { Verdict::Bless } else { Verdict::Check })
         }
         Task::Interop => Ok(xtask::interop::run(workspace)?),
+        Task::Providers { rows } => Ok(xtask::providers::run(workspace, rows)?),
         Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
         Task::Full => Ok(xtask::full::run(workspace)?),
         Task::Demo { keep, file } => {
