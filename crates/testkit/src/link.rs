@@ -73,6 +73,15 @@ pub fn set_up(name: &str) -> Result<(), LinkError> {
     perform(&message, || format!("set {name} up"))
 }
 
+/// Sets an interface down.
+pub fn set_down(name: &str) -> Result<(), LinkError> {
+    // Behind the flags stands the mask of those that change: the flag is in the mask and not in the flags.
+    let mut head = link_head(index(name)?, 0);
+    head[12..16].copy_from_slice(&libc::IFF_UP.to_ne_bytes());
+    let message = Message::default().request(libc::RTM_NEWLINK, 0, &head, |_| {});
+    perform(&message, || format!("set {name} down"))
+}
+
 /// Gives an interface an address, usable at once (no duplicate address detection).
 pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
     let mut head = [family(address), prefix, libc::IFA_F_NODAD as u8, 0, 0, 0, 0, 0];

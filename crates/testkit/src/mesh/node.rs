@@ -37,7 +37,7 @@ impl Node {
         let families = world.families;
         let addresses: Vec<(IpAddr, u8)> =
             place.fabric(families).into_iter().map(|ip| (ip, fabric_prefix(ip))).collect();
-        plug_in(&world.fabric, &netns, name, &format!("node{}", place.0), &addresses, &[])?;
+        plug_in(&world.fabric, &netns, name, &fabric_port(place), &addresses, &[])?;
         within(&netns, name, || lay_out(place, families))?;
         for (other, other_netns) in &layout.nodes {
             within(&netns, name, || route_to(*other, families))?;
@@ -109,6 +109,15 @@ impl Node {
         plug_in(node, netns, name, port, &addresses, &place.gateway(world.families))
     }
 
+    /// Pulls its plug: from now on nothing passes between it and other nodes, and nobody is told.
+    ///
+    /// # Errors
+    /// [`MeshError`].
+    pub fn cut_off(&self) -> Result<(), MeshError> {
+        let Inner { world, place, .. } = &*self.inner;
+        within(&world.fabric, "fabric", || link::set_down(&fabric_port(*place)))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.inner.name
@@ -134,6 +143,11 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Node").field(&self.inner.name).finish()
     }
+}
+
+/// The fabric's end of a node's link.
+fn fabric_port(place: Place) -> String {
+    format!("node{}", place.0)
 }
 
 /// A bridge for the pods, and forwarding between it and the fabric.

@@ -35,6 +35,8 @@ impl Dialer {
 
     /// Connects to what `permit` allows, from the source address that it asks to keep, if any.
     ///
+    /// A connection to an app is [reset](options::reset_on_close) when it is closed before it has ended.
+    ///
     /// A source that cannot be used (missing capability) is given up with a warning: the connection then comes from the
     /// pod's own address (spec data-plane 2.3).
     ///
@@ -46,24 +48,15 @@ impl Dialer {
             Grant::Inbound(admission, _) => admission.source_ip(),
             Grant::Outbound(_) => None, // never spoofed
         };
-        let liveness = match permit.hop() {
-            Hop::Tcp { .. } => &self.apps,
-            Hop::Hbone { .. } | Hop::DoubleHbone { .. } => &self.peers,
-        };
         let source = kept.filter(|source| *source != destination.ip());
-        match tokio::time::timeout(DIAL_TIMEOUT, self.connect(source, destination, liveness)).await {
+        match tokio::time::timeout(DIAL_TIMEOUT, self.connect(source, destination, &permit.hop())).await {
             Ok(outcome) => outcome,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")),
         }
     }
 
-    async fn connect(
-        &self,
-        source: Option<IpAddr>,
-        destination: SocketAddr,
-        liveness: &Liveness,
-    ) -> io::Result<TcpStream> {
-        let socket = self.socket(source, destination, liveness)?;
+    async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<TcpStream> {
+        let socket = self.socket(source, destination, hop)?;
         match socket.connect(&SockAddr::from(destination)) {
             Ok(()) => {}
             Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
@@ -77,13 +70,19 @@ impl Dialer {
         }
     }
 
-    fn socket(&self, source: Option<IpAddr>, destination: SocketAddr, liveness: &Liveness) -> io::Result<Socket> {
+    fn socket(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<Socket> {
         let new = || Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP));
         let socket = match &self.netns {
             Some(netns) => netns.run(new)??,
             None => new()?,
         };
-        options::prepare_stream(&socket, liveness)?;
+        match hop {
+            Hop::Tcp { .. } => {
+                options::prepare_stream(&socket, &self.apps)?;
+                options::reset_on_close(&socket)?;
+            }
+            Hop::Hbone { .. } | Hop::DoubleHbone { .. } => options::prepare_stream(&socket, &self.peers)?,
+        }
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }

@@ -44,6 +44,16 @@ pub enum PortReuse {
     Exclusive,
 }
 
+/// What the far end of an accepted socket sees when it is closed before its connection has
+/// [ended](options::end_in_order).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// A reset, which an app cannot mistake for an end.
+    Reset,
+    /// An end; what it means is said inside the connection (TLS, HTTP/2).
+    End,
+}
+
 /// How listeners of one pod are made.
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
@@ -57,6 +67,8 @@ pub struct ListenOptions {
     pub transparency: Transparency,
     /// Options of accepted sockets.
     pub liveness: Liveness,
+    /// See [`Cut`].
+    pub cut: Cut,
 }
 
 /// A listener could not be opened.
@@ -142,6 +154,9 @@ impl Listener {
         };
         // Accepted sockets inherit these from the listener, which saves half a dozen system calls for each.
         options::prepare_stream(&socket, &options.liveness)?;
+        if options.cut == Cut::Reset {
+            options::reset_on_close(&socket)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from(socket);

@@ -54,11 +54,19 @@ pub fn prepare_stream(socket: &impl AsFd, liveness: &Liveness) -> io::Result<()>
     Ok(())
 }
 
-/// Makes the coming close of this socket a reset (RST) instead of an orderly end, so that the app at the other side can
-/// tell an aborted connection from a finished one.
-pub fn abort_on_close(socket: &impl AsFd) {
+/// Makes a close of this socket a reset (RST) instead of an orderly end, so that the app at the other side can tell a
+/// connection that was cut from a finished one, whoever cuts it: also the kernel, for a process that was killed.
+///
+/// # Errors
+/// The kernel's; none is known for a socket that is open.
+pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+/// Makes the coming close of this socket an orderly end: both directions of its connection have ended.
+pub fn end_in_order(socket: &impl AsFd) {
     // Failing means that the connection is gone already: then there is nobody left to tell.
-    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(socket).set_linger(None);
 }
 
 /// Lets a socket send from an address that is not ours, and answers to it reach us (spec data-plane 2.3).

@@ -14,7 +14,7 @@ use mesh::{End, Outcome, ResponseFlag};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
-use crate::net::options::abort_on_close;
+use crate::net::options::end_in_order;
 use crate::net::pipe::Pipe;
 
 use super::scratch;
@@ -28,7 +28,7 @@ const LEAST_BULK: usize = 16 * 1024;
 /// with unread bytes would turn the end into a reset, which could cost the app what it has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Why a copy ended early. Both sockets have been set to reset when they are dropped.
+/// Why a copy ended early. Both connections are reset when their sockets are dropped.
 #[derive(Debug)]
 pub(super) enum CopyError {
     /// The app at this side reset its connection.
@@ -109,9 +109,9 @@ pub(super) async fn both_ways(
         }
     })
     .await;
-    if outcome.is_err() {
-        abort_on_close(client);
-        abort_on_close(server);
+    if outcome.is_ok() {
+        end_in_order(client);
+        end_in_order(server);
     }
     outcome
 }

@@ -23,9 +23,8 @@ use super::worker::Workers;
 use super::{Config, Phase, SharedConfig, Shutdown, passthrough, reached, span};
 use crate::identity::{Identities, Priority, peer_identity};
 use crate::net::dial::Dialer;
-use crate::net::listen::{Acceptor, Arrival, BindError, ListenOptions, Listener};
+use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener};
 use crate::net::netns::Netns;
-use crate::net::options::abort_on_close;
 use crate::net::original_dst::original_destination;
 use crate::state::{ANNOUNCEMENT_TIMEOUT, Views};
 use crate::telemetry::Telemetry;
@@ -80,8 +79,9 @@ impl Proxies {
             port_reuse: config.port_reuse,
             transparency: config.transparency,
             liveness: config.apps,
+            cut: Cut::Reset,
         };
-        let towards_peers = ListenOptions { liveness: config.peers, ..options.clone() };
+        let towards_peers = ListenOptions { liveness: config.peers, cut: Cut::End, ..options.clone() };
         let ports = config.listeners;
         let open = |component: &str, port, options: &ListenOptions| {
             let listener = Listener::bind(ports.at(port), options)?;
@@ -368,7 +368,6 @@ fn fail_all(mut mailbox: Mailbox, flag: ResponseFlag, error: &str) {
     mailbox.commands.close();
     while let Ok(command) = mailbox.commands.try_recv() {
         if let Command::Open(opening) = command {
-            abort_on_close(&opening.app);
             opening.fail(flag, error.to_owned());
         }
     }

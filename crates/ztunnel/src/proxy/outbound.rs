@@ -47,7 +47,6 @@ pub(super) async fn capture(
         Ok(route) => route,
         Err(refusal) => {
             context.deny_early(arrival.peer, target, Direction::Outbound, &refusal);
-            crate::net::options::abort_on_close(&arrival.socket);
             return Captured::Refused;
         }
     };
@@ -66,7 +65,6 @@ pub(super) async fn capture(
             Captured::Tunnelled
         }
         Hop::DoubleHbone { .. } => {
-            crate::net::options::abort_on_close(&arrival.socket);
             let error = "the destination is in another network, which this version cannot reach yet".to_owned();
             meter.finish(Outcome::Failed { flag: ResponseFlag::Connect, error });
             Captured::Refused

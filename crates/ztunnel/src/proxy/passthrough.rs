@@ -16,7 +16,6 @@ use super::inbound::{self, Connected, Patience};
 use super::outbound::Plain;
 use super::{Phase, reached};
 use crate::net::listen::Arrival;
-use crate::net::options::abort_on_close;
 use crate::state::ANNOUNCEMENT_TIMEOUT;
 use crate::telemetry::Meter;
 
@@ -26,7 +25,6 @@ pub(super) async fn carry_outbound(context: &Context, plain: Plain, phase: watch
     let server = match context.dialer.dial(&permit).await {
         Ok(server) => server,
         Err(error) => {
-            abort_on_close(&arrival.socket);
             return meter.finish(io_failure(&error));
         }
     };
@@ -48,7 +46,7 @@ pub(super) async fn carry_inbound(
     let half_closed_timeout = context.config.half_closed_timeout;
     let accepted = inbound::accept_plaintext(context, arrival.peer, original_destination).await;
     let Some(Connected { app, permit, decided_on, meter }) = accepted else {
-        return abort_on_close(&arrival.socket);
+        return;
     };
     match TcpStream::from_std(arrival.socket) {
         Ok(client) => {
@@ -96,16 +94,8 @@ async fn carry(
             Ok(()) => Outcome::Complete,
             Err(error) => failed(error),
         },
-        outcome = taken_back => {
-            abort_on_close(&client);
-            abort_on_close(&server);
-            outcome
-        }
-        () = reached(&mut phase, Phase::Forced) => {
-            abort_on_close(&client);
-            abort_on_close(&server);
-            Outcome::Drained
-        }
+        outcome = taken_back => outcome,
+        () = reached(&mut phase, Phase::Forced) => Outcome::Drained,
     };
     meter.finish(outcome);
 }

@@ -22,7 +22,6 @@ pub(super) use driver::{ClientRole, Driver, Ended, Role, ServerRole};
 
 use super::inbound::Patience;
 use super::pool::PoolKey;
-use crate::net::options::abort_on_close;
 use crate::telemetry::{Meter, SocketGuard};
 
 /// Commands that may wait for a tunnel's task. A tunnel takes all of them whenever it runs; more than this many can
@@ -85,7 +84,6 @@ impl Opening {
 
     /// Gives up: the app sees a reset, the record the reason.
     pub(super) fn fail(self: Box<Self>, flag: ResponseFlag, error: String) {
-        abort_on_close(&self.app);
         self.meter.finish(Outcome::Failed { flag, error });
     }
 }

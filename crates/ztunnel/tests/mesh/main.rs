@@ -6,6 +6,7 @@ mod discovery;
 mod ends;
 mod handshakes;
 mod lifecycle;
+mod matrix;
 mod policy;
 mod traffic;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     tests.extend(traffic::tests());
     tests.extend(bulk::tests());
     tests.extend(ends::tests());
+    tests.extend(matrix::tests());
     tests.extend(policy::tests());
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());

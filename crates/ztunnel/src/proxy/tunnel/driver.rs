@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 use super::ready::ReadyQueue;
 use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage};
 use super::{Accepted, Answer, Command, EarlyData, Load, Mailbox, Opening};
-use crate::net::options::abort_on_close;
+use crate::net::options::end_in_order;
 use crate::proxy::copy;
 use crate::proxy::inbound::{InboundTunnel, Patience};
 use crate::proxy::pool::Pool;
@@ -557,7 +557,6 @@ impl Driver {
                 }
             }
             Stage::Open(app) => {
-                abort_on_close(&app);
                 drop(app);
                 self.finish(slot, Outcome::Reset { by: self.peer_side() });
             }
@@ -629,9 +628,6 @@ impl Driver {
     /// The app's socket failed: the peer learns that the connection was aborted (RFC 9113 §8.5).
     fn app_failed(&mut self, slot: usize, error: &io::Error) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
-        if let Stage::Open(app) = &stream.stage {
-            abort_on_close(app);
-        }
         self.tunnel.reset(stream.id, Reason::CONNECT_ERROR);
         let outcome = if copy::is_reset(error) {
             Outcome::Reset { by: self.app_side() }
@@ -652,9 +648,6 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let Some(permit) = &stream.permit else { return };
         let Err(outcome) = tunnel.recheck(permit, patience) else { return };
-        if let Stage::Open(app) = &stream.stage {
-            abort_on_close(app);
-        }
         self.tunnel.reset(stream.id, Reason::CANCEL);
         self.finish(slot, outcome);
     }
@@ -675,9 +668,6 @@ impl Driver {
         self.half_closed.next_look = left.then(|| now + self.half_closed.timeout);
         for slot in quiet {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
-            if let Stage::Open(app) = &stream.stage {
-                abort_on_close(app);
-            }
             self.tunnel.reset(stream.id, Reason::CANCEL);
             self.finish(slot, copy::half_closed_too_long(self.half_closed.timeout));
         }
@@ -686,11 +676,13 @@ impl Driver {
     /// Records the end of a stream and forgets it.
     fn finish(&mut self, slot: usize, outcome: Outcome) {
         let Some(stream) = self.remove(slot) else { return };
-        if stream.unread
-            && outcome == Outcome::Complete
+        if outcome == Outcome::Complete
             && let Stage::Open(app) = stream.stage
         {
-            tokio::spawn(copy::linger(app));
+            end_in_order(&app);
+            if stream.unread {
+                tokio::spawn(copy::linger(app));
+            }
         }
         if let Some(meter) = stream.meter {
             meter.finish(outcome);
@@ -840,13 +832,8 @@ impl Driver {
         for slot in slots {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
             self.tunnel.reset(stream.id, Reason::CANCEL);
-            match std::mem::replace(&mut stream.stage, Stage::Closing) {
-                Stage::Open(app) => abort_on_close(&app),
-                Stage::Requested(opening) => {
-                    abort_on_close(&opening.app);
-                    opening.meter.finish(outcome());
-                }
-                Stage::Preparing(_) | Stage::Closing => {}
+            if let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) {
+                opening.meter.finish(outcome());
             }
             self.finish(slot, outcome());
         }
