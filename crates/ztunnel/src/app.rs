@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::h2::Allowance;
 use mesh::{AdmitSettings, LocalWorkload, RouteSettings};
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -75,7 +76,9 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let ready = Ready::default();
     let [state, proxy] = [TaskName::StateManager, TaskName::Proxy].map(|name| ready.task(name));
     let pods = if config.mode == Mode::Shared { PodMetrics::Shown } else { PodMetrics::Absent };
-    let metrics_config = metrics::Config { istio_version: build.istio_version.clone(), pods };
+    let allowance = Allowance::new(config.buffer_budget);
+    let metrics_config =
+        metrics::Config { istio_version: build.istio_version.clone(), pods, allowance: allowance.clone() };
     let mut metrics = Metrics::new(&metrics_config, logging.clone());
     let (rejected, (synced, sync)) = (Rejected::default(), oneshot::channel());
     let reports =
@@ -101,7 +104,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
-    let proxies = Proxies::new(proxy_config(&config), views.clone(), identities, telemetry, workers.clone());
+    let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
     let data = DataPlane { proxies, workers, tenants };
     let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
@@ -275,7 +278,7 @@ fn dump_sources(
     }
 }
 
-fn proxy_config(config: &Config) -> proxy::Config {
+fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
     let socket = &config.socket;
     let liveness = |time, interval, retries| Liveness {
         keepalive: socket.keepalive_enabled.then_some(Keepalive { time, interval, retries }),
@@ -309,7 +312,7 @@ fn proxy_config(config: &Config) -> proxy::Config {
         apps: liveness(socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries),
         half_closed_timeout: config.half_closed_timeout,
         early_data: if config.early_data { EarlyData::Allowed } else { EarlyData::Off },
-        allowance: hbone::h2::Allowance::new(config.buffer_budget),
+        allowance,
         route: RouteSettings {
             network: config.network.as_str().into(),
             hbone_port: ports::INBOUND,

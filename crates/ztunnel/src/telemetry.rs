@@ -20,6 +20,7 @@ use tracing::Level;
 
 use logging::Logging;
 pub use meter::{Meter, SocketGuard};
+pub use metrics::{Census, Holding, StreamEnd};
 use metrics::{Metrics, Series};
 
 /// How prominent decisions of authorization policies are in the log (spec data-plane 13.3).
@@ -70,6 +71,12 @@ impl Telemetry {
     #[must_use]
     pub fn socket(&self, reporter: Reporter) -> SocketGuard {
         SocketGuard::new(self.0.metrics.sockets(reporter).clone())
+    }
+
+    /// Counts a tunnel, and what its streams do, for as long as the census lives.
+    #[must_use]
+    pub fn census(&self, reporter: Reporter) -> Census {
+        self.0.metrics.census(reporter)
     }
 
     /// Tells of a connection that ended before it was known who talks to whom, or what about.

@@ -24,6 +24,12 @@ impl Allowance {
         Self(Arc::new(Shared { limit, used: AtomicUsize::new(0) }))
     }
 
+    /// Bytes that may be taken at once, by all together.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// Bytes that have been taken and not been given back.
     #[must_use]
     pub fn used(&self) -> usize {

@@ -306,7 +306,8 @@ async fn prepare_server(
     let registered = context.registry.register(handle);
     let role = Role::Server(ServerRole::Unauthenticated(serve));
     let half_closed_timeout = context.config.half_closed_timeout;
-    Ok(Some((Driver::new(socket, tunnel, role, mailbox, half_closed_timeout), registered)))
+    let census = context.telemetry.census(Reporter::Destination);
+    Ok(Some((Driver::new(socket, tunnel, role, mailbox, half_closed_timeout, census), registered)))
 }
 
 fn new_pool(context: &Arc<Context>, runtime: &Runtime, phase: &watch::Receiver<Phase>) -> Pool {
@@ -340,7 +341,8 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
             let early_data = pool.early_data(&key);
             let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release, early_data });
             let half_closed_timeout = context.config.half_closed_timeout;
-            match Driver::new(socket, tunnel, role, mailbox, half_closed_timeout).await {
+            let census = context.telemetry.census(Reporter::Source);
+            match Driver::new(socket, tunnel, role, mailbox, half_closed_timeout, census).await {
                 Ended::Clean => {}
                 Ended::Handshake(error) | Ended::Failed(error) => {
                     tracing::debug!(next = %key.next, %error, "tunnel ended");

@@ -81,7 +81,7 @@ pub(crate) fn logged(logging: &Logging, output: &Output) -> String {
 }
 
 pub(crate) fn metrics_config() -> Config {
-    Config { istio_version: "1.30.0".into(), pods: PodMetrics::Shown }
+    Config { istio_version: "1.30.0".into(), pods: PodMetrics::Shown, allowance: hbone::h2::Allowance::new(1000) }
 }
 
 /// Telemetry that logs what `directives` say.

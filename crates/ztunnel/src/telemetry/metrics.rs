@@ -10,6 +10,7 @@
 mod labels;
 mod process;
 mod series;
+mod tunnels;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use prometheus_client::registry::Registry;
 use labels::{Build, Denied, Reporting};
 use series::Table;
 pub use series::{MAX_SERIES, Series};
+use tunnels::Tunnels;
+pub use tunnels::{Census, Holding, StreamEnd};
 
 use super::logging::Logging;
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub istio_version: String,
     /// Whether this process serves the pods of a node.
     pub pods: PodMetrics,
+    /// What windows may be beyond their first sizes; shown, not used.
+    pub allowance: hbone::h2::Allowance,
 }
 
 /// Whether the `workload_manager_*` family is there; it is in shared mode only.
@@ -51,6 +56,7 @@ pub enum PodMetrics {
 pub struct Metrics {
     registry: Registry,
     traffic: Arc<Table>,
+    tunnels: Arc<Tunnels>,
     sockets: [Gauge; 2],
     denied: Family<Denied, Counter>,
     pods: PodCounts,
@@ -93,8 +99,10 @@ impl Metrics {
         let process = process::Process::register(&mut registry);
         let traffic = Arc::new(Table::default());
         registry.register_collector(Box::new(Arc::clone(&traffic)));
+        let tunnels = Arc::new(Tunnels::new(config.allowance.clone()));
+        registry.register_collector(Box::new(Arc::clone(&tunnels)));
         registry.register_collector(Box::new(DroppedLines(log)));
-        Self { registry, traffic, sockets, denied, pods, process }
+        Self { registry, traffic, tunnels, sockets, denied, pods, process }
     }
 
     /// For those who count things of their own; what is registered later is not shown.
@@ -106,6 +114,12 @@ impl Metrics {
     #[must_use]
     pub fn series(&self, flow: &Arc<Flow>) -> Arc<Series> {
         self.traffic.series(flow)
+    }
+
+    /// Counts a tunnel at this end of it, and its streams, for as long as the census lives.
+    #[must_use]
+    pub fn census(&self, reporter: Reporter) -> Census {
+        self.tunnels.census(reporter)
     }
 
     /// Accepted sockets that are open, as this end of connections sees them.

@@ -56,25 +56,7 @@ pub fn tests() -> Vec<Test> {
         }),
         two_nodes("a slow reader does not hold up its neighbour in the same tunnel", |mesh| {
             let (mut slow, server) = pair(&mesh)?;
-            // The server sends until nothing more fits anywhere on the way.
-            let mut server = server;
-            server.set_nonblocking(true)?;
-            let block = vec![7; 1 << 20];
-            let mut stuck = 0;
-            let mut sent: u64 = 0;
-            while stuck < 50 {
-                match server.write(&block) {
-                    Ok(n) => {
-                        sent += n as u64;
-                        stuck = 0;
-                    }
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                        stuck += 1;
-                        std::thread::sleep(Duration::from_millis(10));
-                    }
-                    Err(e) => return Err(e.into()),
-                }
-            }
+            let sent = send_until_stuck(&server)?;
             let _echo = serve_echo(&mesh.server, 9001)?;
             let payload = vec![9; 4 << 20];
             let echoed = testkit::apps::exchange(&mesh.client, at(&mesh.server, 9001), &payload)?;
@@ -98,10 +80,42 @@ pub fn tests() -> Vec<Test> {
                 eventually("20 lines", || access_lines(zt, &["connection complete"]).len() >= 20)?;
                 assert_eq!(access_lines(zt, &["connection complete"]).len(), 20);
                 assert_eq!(access_lines(zt, &["connection complete", "reset_by=\"client\""]).len(), 10);
+                let left = |name| metric(zt, name, &[]);
+                eventually("no stream is open", || left("istio_hbone_streams_open").is_ok_and(|n| n == 0))?;
+                assert_eq!(left("istio_hbone_streams_half_closed")?, 0);
+                assert_eq!(left("istio_hbone_buffered_bytes")?, 0);
+                assert_eq!(left("istio_hbone_tunnels_open")?, 1);
+            }
+            for (zt, end) in [(&mesh.zt_a, "reset_by_app"), (&mesh.zt_b, "reset_by_peer")] {
+                for end in ["clean", end] {
+                    let label = format!("end=\"{end}\"");
+                    assert_eq!(metric(zt, "istio_hbone_streams_ended_total", &[&label])?, 10, "{end}");
+                }
             }
             Ok(())
         }),
     ]
+}
+
+/// Sends until nothing more fits anywhere on the way; returns how many bytes that were.
+fn send_until_stuck(mut from: &TcpStream) -> Outcome<u64> {
+    from.set_nonblocking(true)?;
+    let block = vec![7; 1 << 20];
+    let (mut sent, mut stuck) = (0, 0);
+    while stuck < 50 {
+        match from.write(&block) {
+            Ok(n) => {
+                sent += n as u64;
+                stuck = 0;
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                stuck += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(sent)
 }
 
 /// A connection from client to server through both ztunnels, both ends in hand.

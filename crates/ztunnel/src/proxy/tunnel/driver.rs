@@ -29,6 +29,7 @@ use crate::proxy::copy;
 use crate::proxy::inbound::{InboundTunnel, Patience};
 use crate::proxy::pool::Pool;
 use crate::proxy::scratch::{self, Reading, Run};
+use crate::telemetry::{Census, Holding, StreamEnd};
 
 /// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk data each way.
 const ROUNDS: usize = 16;
@@ -130,6 +131,7 @@ pub(in crate::proxy) struct Driver {
     /// Since when a client's tunnel has carried nothing.
     unused_since: Option<Instant>,
     half_closed: HalfClosed,
+    census: Census,
     draining: bool,
 }
 
@@ -151,6 +153,7 @@ impl Driver {
         role: Role,
         mailbox: Mailbox,
         half_closed_timeout: Duration,
+        census: Census,
     ) -> Self {
         let now = Instant::now();
         let at = tunnel.deadline().unwrap_or(now);
@@ -171,6 +174,7 @@ impl Driver {
             timer_at: at,
             unused_since: None,
             half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
+            census,
             draining: false,
         }
     }
@@ -371,13 +375,14 @@ impl Driver {
     }
 
     fn after_delivery(&mut self, slot: usize, outcome: io::Result<usize>) {
+        self.recount(slot);
         let Some(stream) = self.streams.get_mut(slot) else { return };
         match outcome {
             Ok(taken) => {
                 self.tunnel.credit(stream.id, taken);
                 count(&self.role, stream, taken, Flow::ToApp);
                 if stream.is_complete() {
-                    self.finish(slot, Outcome::Complete);
+                    self.finish(slot, StreamEnd::Clean, Outcome::Complete);
                 } else if stream.is_half_closed() {
                     self.half_closed.watch();
                 }
@@ -441,11 +446,13 @@ impl Driver {
             send: SendHalf::Waiting,
             receive: ReceiveHalf::Open,
             unread: false,
+            counted: Holding::default(),
             seen_quiet: false,
             slot: slot_waker,
             waker,
         });
         self.by_id.insert(id, slot);
+        self.census.opened();
         slot
     }
 
@@ -471,7 +478,7 @@ impl Driver {
         let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) else { return };
         if status != 200 {
             self.tunnel.reset(id, Reason::CANCEL);
-            self.remove(slot);
+            self.remove(slot, StreamEnd::NotCarried);
             let name = http_status_name(status);
             return opening.fail(ResponseFlag::Connect, format!("http status: {status} {name}").trim_end().to_owned());
         }
@@ -501,7 +508,7 @@ impl Driver {
                 // Errors mean that the client has given up already.
                 let _ = self.tunnel.respond(id, status, &[], End::Yes);
                 self.tunnel.reset(id, Reason::NO_ERROR);
-                self.remove(slot);
+                self.remove(slot, StreamEnd::NotCarried);
             }
             Answer::Accept(accepted) => {
                 let Accepted { app, permit, decided_on, meter, headers, prologue } = *accepted;
@@ -540,11 +547,11 @@ impl Driver {
                 if !unprocessed {
                     self.stop_early_data(&opening);
                 }
-                self.forget(slot);
+                self.forget(slot, StreamEnd::NotCarried);
                 self.move_on(opening, &format!("stream refused by peer: {reason}"));
             }
             Stage::Requested(opening) => {
-                self.remove(slot);
+                self.remove(slot, StreamEnd::NotCarried);
                 opening.fail(ResponseFlag::H2HandshakeFailure, format!("h2 failed: stream reset by peer: {reason}"));
             }
             Stage::Open(app) if reason == Reason::NO_ERROR && stream.receive != ReceiveHalf::Open => {
@@ -552,15 +559,16 @@ impl Driver {
                 stream.stage = Stage::Open(app);
                 stream.send = SendHalf::Ended;
                 stream.unread = true;
-                if stream.is_complete() {
-                    self.finish(slot, Outcome::Complete);
+                self.recount(slot);
+                if self.streams.get(slot).is_some_and(AppStream::is_complete) {
+                    self.finish(slot, StreamEnd::Clean, Outcome::Complete);
                 }
             }
             Stage::Open(app) => {
                 drop(app);
-                self.finish(slot, Outcome::Reset { by: self.peer_side() });
+                self.finish(slot, StreamEnd::ResetByPeer, Outcome::Reset { by: self.peer_side() });
             }
-            Stage::Preparing(_) | Stage::Closing => drop(self.remove(slot)),
+            Stage::Preparing(_) | Stage::Closing => drop(self.remove(slot, StreamEnd::NotCarried)),
         }
     }
 
@@ -577,6 +585,14 @@ impl Driver {
             && stream.send == SendHalf::Blocked
         {
             self.queue(slot);
+        }
+    }
+
+    /// Counts what a stream holds by now.
+    fn recount(&mut self, slot: usize) {
+        if let Some(stream) = self.streams.get_mut(slot) {
+            let now = stream.holding();
+            self.census.changed(std::mem::replace(&mut stream.counted, now), now);
         }
     }
 
@@ -629,12 +645,13 @@ impl Driver {
     fn app_failed(&mut self, slot: usize, error: &io::Error) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         self.tunnel.reset(stream.id, Reason::CONNECT_ERROR);
-        let outcome = if copy::is_reset(error) {
-            Outcome::Reset { by: self.app_side() }
+        let (end, outcome) = if copy::is_reset(error) {
+            (StreamEnd::ResetByApp, Outcome::Reset { by: self.app_side() })
         } else {
-            Outcome::Failed { flag: ResponseFlag::Connect, error: format!("io error: {error}") }
+            let error = format!("io error: {error}");
+            (StreamEnd::AppFailure, Outcome::Failed { flag: ResponseFlag::Connect, error })
         };
-        self.finish(slot, outcome);
+        self.finish(slot, end, outcome);
     }
 
     /// Checks all permits again and aborts what is no longer allowed.
@@ -649,7 +666,7 @@ impl Driver {
         let Some(permit) = &stream.permit else { return };
         let Err(outcome) = tunnel.recheck(permit, patience) else { return };
         self.tunnel.reset(stream.id, Reason::CANCEL);
-        self.finish(slot, outcome);
+        self.finish(slot, StreamEnd::Policy, outcome);
     }
 
     /// Cuts connections of which one direction has ended long ago and the other carries nothing.
@@ -669,13 +686,13 @@ impl Driver {
         for slot in quiet {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
             self.tunnel.reset(stream.id, Reason::CANCEL);
-            self.finish(slot, copy::half_closed_too_long(self.half_closed.timeout));
+            self.finish(slot, StreamEnd::HalfClosed, copy::half_closed_too_long(self.half_closed.timeout));
         }
     }
 
     /// Records the end of a stream and forgets it.
-    fn finish(&mut self, slot: usize, outcome: Outcome) {
-        let Some(stream) = self.remove(slot) else { return };
+    fn finish(&mut self, slot: usize, end: StreamEnd, outcome: Outcome) {
+        let Some(stream) = self.remove(slot, end) else { return };
         if outcome == Outcome::Complete
             && let Stage::Open(app) = stream.stage
         {
@@ -690,8 +707,8 @@ impl Driver {
     }
 
     /// Takes a stream out and frees its place for another connection.
-    fn remove(&mut self, slot: usize) -> Option<AppStream> {
-        let stream = self.forget(slot)?;
+    fn remove(&mut self, slot: usize, end: StreamEnd) -> Option<AppStream> {
+        let stream = self.forget(slot, end)?;
         self.load.release();
         self.retry_waiting();
         if self.streams.is_empty() {
@@ -701,8 +718,9 @@ impl Driver {
     }
 
     /// Takes a stream out.
-    fn forget(&mut self, slot: usize) -> Option<AppStream> {
+    fn forget(&mut self, slot: usize, end: StreamEnd) -> Option<AppStream> {
         let stream = self.streams.try_remove(slot)?;
+        self.census.ended(stream.counted, end);
         self.by_id.remove(&stream.id);
         if stream.send == SendHalf::Queued {
             self.ring.retain(|other| *other != slot);
@@ -772,9 +790,11 @@ impl Driver {
                     continue;
                 }
             };
-            if stream.is_complete() {
-                self.finish(slot, Outcome::Complete);
-            } else if stream.is_half_closed() {
+            let (is_complete, is_half_closed) = (stream.is_complete(), stream.is_half_closed());
+            self.recount(slot);
+            if is_complete {
+                self.finish(slot, StreamEnd::Clean, Outcome::Complete);
+            } else if is_half_closed {
                 self.half_closed.watch();
             }
         }
@@ -799,6 +819,12 @@ impl Driver {
             }
         }
         Ok(progress)
+    }
+
+    /// Lets metrics see what this turn has changed.
+    fn tell_census(&mut self) {
+        let unsent = self.unsent.as_ref().map_or(0, |outbox| outbox.unsent().len());
+        self.census.tell_with(unsent);
     }
 
     // --- the end ---
@@ -827,7 +853,7 @@ impl Driver {
             && !self.tunnel.has_transmit()
     }
 
-    fn abort_streams(&mut self, outcome: impl Fn() -> Outcome) {
+    fn abort_streams(&mut self, end: StreamEnd, outcome: impl Fn() -> Outcome) {
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
@@ -835,7 +861,7 @@ impl Driver {
             if let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) {
                 opening.meter.finish(outcome());
             }
-            self.finish(slot, outcome());
+            self.finish(slot, end, outcome());
         }
     }
 
@@ -854,7 +880,11 @@ impl Driver {
             TunnelFailure::Aborted => Outcome::Drained,
             _ => Outcome::Failed { flag, error: error.clone() },
         };
-        self.abort_streams(outcome);
+        let end = match &failure {
+            TunnelFailure::Aborted => StreamEnd::Drain,
+            _ => StreamEnd::TunnelFailure,
+        };
+        self.abort_streams(end, outcome);
         while let Some(opening) = self.waiting.pop_front() {
             opening.fail(flag, error.clone());
         }
@@ -885,10 +915,14 @@ impl Future for Driver {
         for _ in 0..ROUNDS {
             match self.round(cx) {
                 Round::Progress => {}
-                Round::Idle => return Poll::Pending,
+                Round::Idle => {
+                    self.tell_census();
+                    return Poll::Pending;
+                }
                 Round::Over(ended) => return Poll::Ready(ended),
             }
         }
+        self.tell_census();
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -1,7 +1,7 @@
 //! The app side of a tunnel's streams: sockets, and bytes that a socket did not take yet.
 //!
 //! Invariant: what is read from a socket is framed at once, and only while there is room for it; what came for a socket
-//! is credited to flow control only once the socket has taken it, so that [`AppStream::spill`] is bounded by the
+//! is credited to flow control only once the socket has taken it or is gone, so that [`AppStream::spill`] is bounded by the
 //! stream's receive window.
 
 use std::convert::Infallible;
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 
 use super::ready::SlotWaker;
 use super::{Answer, MAX_EARLY, Opening};
-use crate::telemetry::{Meter, SocketGuard};
+use crate::telemetry::{Holding, Meter, SocketGuard};
 
 /// Ranges written with one system call; more payload than a batch of small frames rarely has.
 const VECTORED: usize = 64;
@@ -51,6 +51,8 @@ pub(super) struct AppStream {
     pub(super) receive: ReceiveHalf,
     /// The peer wants nothing more, though the app has not ended: what it still says is read and dropped.
     pub(super) unread: bool,
+    /// What has been counted of it in the tunnel's census.
+    pub(super) counted: Holding,
     /// Half closed and quiet when last looked at.
     pub(super) seen_quiet: bool,
     pub(super) slot: Arc<SlotWaker>,
@@ -118,6 +120,19 @@ impl AppStream {
     /// Whether one direction has ended and the other has not.
     pub(super) fn is_half_closed(&self) -> bool {
         (self.send == SendHalf::Ended) != (self.receive == ReceiveHalf::Ended)
+    }
+
+    /// The bytes that it keeps, and whether it is half closed.
+    pub(super) fn holding(&self) -> Holding {
+        let early = match &self.stage {
+            Stage::Requested(opening) => opening.early.len(),
+            Stage::Preparing(_) | Stage::Open(_) | Stage::Closing => 0,
+        };
+        Holding {
+            to_app: self.spill.len() - self.spill_taken,
+            to_peer: self.replay.len() + early,
+            half_closed: self.is_half_closed(),
+        }
     }
 
     fn app(&self) -> Option<&TcpStream> {

@@ -45,7 +45,11 @@ fn before_any_connection_only_the_process_shows() {
     let numbers: Vec<u64> =
         fds.lines().filter(|l| !l.starts_with('#')).map(|l| l.rsplit(' ').next().unwrap().parse().unwrap()).collect();
     assert!(numbers.len() == 2 && 0 < numbers[0] && numbers[0] < numbers[1], "{fds}");
-    let rest: String = text.lines().filter(|line| !fds.contains(line)).map(|line| format!("{line}\n")).collect();
+    let tunnels = excerpt(&text, &["istio_hbone_"]);
+    assert_eq!(tunnels.lines().filter(|l| !l.starts_with('#')).count(), 3 * 2 + 9 * 2 + 2 * 2 + 2, "{tunnels}");
+    assert!(tunnels.contains("\nistio_hbone_window_budget_bytes 1000\n"), "{tunnels}");
+    let known = |line: &&str| !fds.contains(line) && !tunnels.contains(line);
+    let rest: String = text.lines().filter(known).map(|line| format!("{line}\n")).collect();
     assert_eq!(
         rest,
         "# HELP istio_build Build of the Istio component.\n\
