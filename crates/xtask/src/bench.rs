@@ -8,7 +8,7 @@ mod contender;
 mod idle;
 mod load;
 mod measure;
-mod process;
+pub(crate) mod process;
 mod report;
 mod row;
 mod scale;
@@ -117,7 +117,7 @@ pub fn run(workspace: &Path, options: &Options) -> Outcome {
 }
 
 /// Thousands of idle connections need as many descriptors, here and in the proxies, which inherit the limit.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

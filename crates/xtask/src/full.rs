@@ -24,5 +24,10 @@ pub fn run(workspace: &Path) -> io::Result<()> {
             return Err(io::Error::other(format!("test {test} of {package} failed ({status})")));
         }
     }
+    // In a process of its own, which enters a sandbox.
+    let soak = Command::new(std::env::current_exe()?).current_dir(workspace).arg("soak").status()?;
+    if !soak.success() {
+        return Err(io::Error::other(format!("the soak failed ({soak})")));
+    }
     crate::providers::run(workspace, &[])
 }

@@ -8,6 +8,7 @@ pub mod generate;
 pub mod instructions;
 pub mod interop;
 pub mod providers;
+pub mod soak;
 pub mod walls;
 
 use std::path::PathBuf;

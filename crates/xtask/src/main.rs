@@ -58,6 +58,15 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Open, use, half-close and reset connections for long; fail if a tunnel keeps anything of them, or memory grows.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+        /// How many at a time.
+        #[arg(long, default_value_t = 2000)]
+        connections: u32,
+    },
     /// Run the tests that take too long for every change.
     Full,
     /// Check who imports and touches what, as ARCHITECTURE.md has it.
@@ -92,6 +101,7 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
         Task::Interop => Ok(xtask::interop::run(workspace)?),
         Task::Providers { rows } => Ok(xtask::providers::run(workspace, rows)?),
         Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
+        Task::Soak { seconds, connections } => xtask::soak::run(workspace, *seconds, *connections),
         Task::Full => Ok(xtask::full::run(workspace)?),
         Task::Demo { keep, file } => {
             let governance = if *file { Governance::File } else { Governance::Istiod };

@@ -130,12 +130,12 @@ impl Machine {
 }
 
 /// Resident memory of a process, in KiB.
-pub(super) fn resident_kib(pid: u32) -> Outcome<f64> {
+pub(crate) fn resident_kib(pid: u32) -> Outcome<f64> {
     kib(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
 }
 
 /// The most resident memory that a process has had, in KiB.
-pub(super) fn peak_kib(pid: u32) -> Outcome<f64> {
+pub(crate) fn peak_kib(pid: u32) -> Outcome<f64> {
     kib(&format!("/proc/{pid}/status"), "VmHWM:")
 }
 
