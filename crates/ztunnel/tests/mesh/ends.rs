@@ -66,6 +66,28 @@ pub fn tests() -> Vec<Test> {
             assert_eq!(received, sent, "and the slow reader's are all there");
             Ok(())
         }),
+        super::test("what an app never reads is bounded, and its tunnel gets it back when the app resets", || {
+            // One stream may use up the window of its tunnel.
+            let spec =
+                super::spec().env("HTTP2_STREAM_WINDOW_SIZE", WINDOW).env("HTTP2_CONNECTION_WINDOW_SIZE", WINDOW);
+            let mesh = TwoNodes::start_with(&spec)?;
+            let _echo = serve_echo(&mesh.server, 9001)?;
+            for _ in 0..2 {
+                let (client, server) = pair(&mesh)?;
+                send_until_stuck(&server)?;
+                let held = || metric(&mesh.zt_a, "istio_hbone_buffered_bytes", &["towards=\"app\""]);
+                let most = WINDOW.parse()?;
+                eventually("the window is used up", || held().is_ok_and(|held| held > 0))?;
+                assert!(held()? <= most, "{} bytes", held()?);
+                reset(client)?;
+                eventually("nothing is held", || held().is_ok_and(|held| held == 0))?;
+            }
+            let payload = vec![9; 1 << 20];
+            let echoed = testkit::apps::exchange(&mesh.client, at(&mesh.server, 9001), &payload)?;
+            assert!(echoed == payload);
+            assert_eq!(metric(&mesh.zt_a, "istio_hbone_tunnels_open", &["source"])?, 1, "the same tunnel carries it");
+            Ok(())
+        }),
         two_nodes("records are exact: one line for each connection, however it ended", |mesh| {
             let _echo = serve_echo(&mesh.server, 9001)?;
             for i in 0..20 {
@@ -96,6 +118,9 @@ pub fn tests() -> Vec<Test> {
         }),
     ]
 }
+
+/// As small as a window may be.
+const WINDOW: &str = "65535";
 
 /// Sends until nothing more fits anywhere on the way; returns how many bytes that were.
 fn send_until_stuck(mut from: &TcpStream) -> Outcome<u64> {

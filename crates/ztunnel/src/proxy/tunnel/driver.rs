@@ -379,6 +379,7 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         match outcome {
             Ok(taken) => {
+                stream.owed -= taken;
                 self.tunnel.credit(stream.id, taken);
                 count(&self.role, stream, taken, Flow::ToApp);
                 if stream.is_complete() {
@@ -440,6 +441,7 @@ impl Driver {
             permit: None,
             spill: Vec::new(),
             spill_taken: 0,
+            owed: 0,
             prologue: 0,
             replay: Vec::new(),
             sent_early: false,
@@ -721,6 +723,7 @@ impl Driver {
     fn forget(&mut self, slot: usize, end: StreamEnd) -> Option<AppStream> {
         let stream = self.streams.try_remove(slot)?;
         self.census.ended(stream.counted, end);
+        self.tunnel.credit(stream.id, stream.owed);
         self.by_id.remove(&stream.id);
         if stream.send == SendHalf::Queued {
             self.ring.retain(|other| *other != slot);

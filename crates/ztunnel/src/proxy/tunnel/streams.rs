@@ -41,6 +41,9 @@ pub(super) struct AppStream {
     /// Received and not taken by the socket yet, from `spill_taken` on.
     pub(super) spill: Vec<u8>,
     pub(super) spill_taken: usize,
+    /// Payload of the peer that has not been credited yet: what is taken is credited at once, the rest when the stream
+    /// ends, since the tunnel's window is everybody's.
+    pub(super) owed: usize,
     /// Bytes of the spill that are ours (a PROXY header) and so not the peer's to be credited.
     pub(super) prologue: usize,
     /// What the app said before this stream could take it; sent before anything else of it.
@@ -206,6 +209,7 @@ impl AppStream {
 
     /// Passes payload on to the app; what the app does not take is kept. Returns how much the app took.
     pub(super) fn deliver(&mut self, ranges: &[Range<usize>], inbox: &Inbox) -> io::Result<usize> {
+        self.owed += ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
         let mut taken = 0;
         if self.spill.is_empty()
             && let Some(app) = self.app()
