@@ -3,6 +3,7 @@
 mod bulk;
 mod certificates;
 mod discovery;
+mod early;
 mod ends;
 mod handshakes;
 mod lifecycle;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let mut tests = Vec::new();
     tests.extend(traffic::tests());
     tests.extend(bulk::tests());
+    tests.extend(early::tests());
     tests.extend(ends::tests());
     tests.extend(matrix::tests());
     tests.extend(policy::tests());

@@ -95,35 +95,35 @@ const ROWS: &[Row] = &[
         client: Sees::Reset,
         server: Sees::Reset,
         over: &[Path::Tunnel, Path::Out],
-        happens: |ends| ends.killed(Side::Client),
+        happens: |ends| ends.kill(Side::Client),
     },
     Row {
         what: "the server's ztunnel is killed",
         client: Sees::Reset,
         server: Sees::Reset,
         over: &[Path::Tunnel, Path::In],
-        happens: |ends| ends.killed(Side::Server),
+        happens: |ends| ends.kill(Side::Server),
     },
     Row {
         what: "the client's ztunnel is told to stop, and its drain is over before the connection",
         client: Sees::Reset,
         server: Sees::Reset,
         over: &[Path::Tunnel, Path::Out],
-        happens: |ends| ends.stopped(Side::Client),
+        happens: |ends| ends.stop(Side::Client),
     },
     Row {
         what: "the server's ztunnel is told to stop, and its drain is over before the connection",
         client: Sees::Reset,
         server: Sees::Reset,
         over: &[Path::Tunnel, Path::In],
-        happens: |ends| ends.stopped(Side::Server),
+        happens: |ends| ends.stop(Side::Server),
     },
     Row {
         what: "the link between the nodes is cut while nothing is said",
         client: Sees::Reset,
         server: Sees::Reset,
         over: &[Path::Tunnel],
-        happens: |ends| ends.link_is_cut(),
+        happens: |ends| ends.cut_link(),
     },
     Row {
         what: "the link between the nodes is cut while both talk",
@@ -131,7 +131,7 @@ const ROWS: &[Row] = &[
         server: Sees::Reset,
         over: &[Path::Tunnel],
         happens: |ends| {
-            let mut ends = ends.link_is_cut()?;
+            let mut ends = ends.cut_link()?;
             ends.app(Side::Client)?.write_all(b"are you there?")?;
             ends.app(Side::Server)?.write_all(b"are you there?")?;
             Ok(ends)
@@ -142,7 +142,7 @@ const ROWS: &[Row] = &[
         client: Sees::Reset,
         server: Sees::Gone,
         over: EVERYWHERE,
-        happens: |ends| ends.refused(),
+        happens: |ends| ends.refuse(),
     },
 ];
 
@@ -297,13 +297,13 @@ impl Ends {
         Ok(self)
     }
 
-    fn killed(self, side: Side) -> Outcome<Self> {
+    fn kill(self, side: Side) -> Outcome<Self> {
         let pid = Pid::from_raw(self.ztunnel(side).pid().cast_signed()).ok_or("no process")?;
         kill_process(pid, Signal::KILL)?;
         Ok(self)
     }
 
-    fn stopped(self, side: Side) -> Outcome<Self> {
+    fn stop(self, side: Side) -> Outcome<Self> {
         self.ztunnel(side).terminate()?;
         Ok(self)
     }
@@ -315,12 +315,12 @@ impl Ends {
         }
     }
 
-    fn link_is_cut(self) -> Outcome<Self> {
+    fn cut_link(self) -> Outcome<Self> {
         self.mesh.a.cut_off()?;
         Ok(self)
     }
 
-    fn refused(mut self) -> Outcome<Self> {
+    fn refuse(mut self) -> Outcome<Self> {
         let (from, to) = self.path.pods(&self.mesh);
         self.client = Some(connect(from, at(to, 9999))?);
         self.server = None;
