@@ -63,7 +63,10 @@ fn serves(build: &Build, peer: Peer) -> Outcome {
 }
 
 fn refuses(build: &Build, arguments: &[&str]) -> Outcome {
-    with_server(build, ("TLS12_ENABLED", "false"), arguments, |client| client.wait_for(b"Cipher is (NONE)"))
+    with_server(build, ("TLS12_ENABLED", "false"), arguments, |client| {
+        client.wait_for(b" alert ")?;
+        client.wait_for(b"Cipher is (NONE)")
+    })
 }
 
 /// Lets `s_client` connect to a pod of the build's.
