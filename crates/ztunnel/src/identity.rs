@@ -25,7 +25,7 @@ pub mod trust;
 pub mod verify;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

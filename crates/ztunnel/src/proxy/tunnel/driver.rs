@@ -1,8 +1,8 @@
 //! Moves the bytes of one tunnel: socket to machine, machine to apps, apps to machine, machine to socket.
 //!
 //! The driver is a future that is polled by its worker whenever one of its sockets, its deadline or its mailbox has
-//! something. Each poll does a bounded amount of work in rounds of: commands, deadline, one read from the tunnel's
-//! socket, streams that woke up, one batch to the tunnel's socket. Streams share a batch in a ring, so that none starves.
+//! something. Each poll does a bounded amount of work in rounds of: commands, one read from the tunnel's socket,
+//! deadline, streams that woke up, one batch to the tunnel's socket. Streams share a batch in a ring, so that none starves.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -40,6 +40,8 @@ const MIN_SHARE: usize = 64 * 1024;
 const MIN_ROOM: usize = 16 * 1024;
 /// Stands for "no deadline" in a timer, which is set again whenever one appears.
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
+/// Reads after a deadline before it counts although the peer keeps talking: as much as a socket holds.
+const MAX_OVERDUE_READS: u8 = 16;
 /// Connections that may wait in a client's tunnel for a stream while the peer allows no more.
 const MAX_WAITING: usize = 1024;
 
@@ -128,6 +130,8 @@ pub(in crate::proxy) struct Driver {
     unsent: Option<Box<Outbox>>,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
+    /// How often the socket has been read since the timer fired.
+    overdue_reads: u8,
     /// Since when a client's tunnel has carried nothing.
     unused_since: Option<Instant>,
     half_closed: HalfClosed,
@@ -172,6 +176,7 @@ impl Driver {
             unsent: None,
             timer: Box::pin(tokio::time::sleep_until(at.into())),
             timer_at: at,
+            overdue_reads: 0,
             unused_since: None,
             half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
             census,
@@ -193,8 +198,9 @@ impl Driver {
 
     fn work(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelFailure> {
         let mut progress = self.take_commands(cx)?;
-        self.check_deadline(cx)?;
-        progress |= self.read(cx)?;
+        let heard = self.read(cx)?;
+        self.check_deadline(cx, heard)?;
+        progress |= heard;
         progress |= self.look_at_woken(cx);
         progress |= self.write(cx)?;
         Ok(progress)
@@ -214,7 +220,9 @@ impl Driver {
         Ok(progress)
     }
 
-    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), TunnelFailure> {
+    /// Does what is due, but not while the socket still brings what came in time: after a pause of the whole process the
+    /// peer's answer and its deadline are found together, and the answer counts.
+    fn check_deadline(&mut self, cx: &mut Context<'_>, heard: bool) -> Result<(), TunnelFailure> {
         loop {
             // Deadlines mostly move away; the timer is only set again when one comes nearer, or when it has fired.
             let deadline = self.deadline();
@@ -222,6 +230,11 @@ impl Driver {
                 self.set_timer(deadline);
             }
             if self.timer.as_mut().poll(cx).is_pending() {
+                self.overdue_reads = 0;
+                return Ok(());
+            }
+            if heard && self.overdue_reads < MAX_OVERDUE_READS {
+                self.overdue_reads += 1;
                 return Ok(());
             }
             let now = Instant::now();
@@ -987,3 +1000,6 @@ fn http_status_name(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests;
