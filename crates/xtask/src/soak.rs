@@ -8,6 +8,7 @@
 
 mod traffic;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,10 +70,9 @@ pub fn run(workspace: &Path, seconds: u32, connections: u32) -> Outcome {
     let memory = watch(&ztunnels, Duration::from_secs(seconds.into()))?;
     let score = traffic.stop();
     report(&ztunnels, &memory, &score)?;
+    let left: Vec<Outcome> = ztunnels.iter().map(|(whose, ztunnel)| nothing_left(whose, ztunnel)).collect();
     no_surprises(&score)?;
-    for (whose, ztunnel) in &ztunnels {
-        nothing_left(whose, ztunnel)?;
-    }
+    left.into_iter().collect::<Outcome>()?;
     flat(&memory)
 }
 
@@ -120,15 +120,27 @@ fn report(ztunnels: &[(&'static str, Ztunnel)], memory: &[Memory], score: &Score
         println!("  {count:>9}  {life}");
     }
     for (memory, (whose, ztunnel)) in memory.iter().zip(ztunnels) {
+        let fifths: Vec<String> = (0..5).map(|number| format!("{:.1}", memory.fifth(number) / 1024.0)).collect();
         println!(
-            "the {whose} ztunnel: {:.1} MiB in the second fifth, {:.1} MiB in the last ({:.3}), {:.1} MiB at the most",
-            memory.fifth(1) / 1024.0,
-            memory.fifth(4) / 1024.0,
+            "the {whose} ztunnel: {} MiB in each fifth of the run, the last {:.3} of the second; {:.1} MiB at the most",
+            fifths.join(", "),
             memory.growth(),
             peak_kib(ztunnel.pid())? / 1024.0,
         );
+        complaints(&ztunnel.logs());
     }
     Ok(())
+}
+
+/// Shows what a ztunnel gave as reasons for connections that failed, and how often.
+fn complaints(log: &str) {
+    let mut reasons = BTreeMap::<&str, u64>::new();
+    for line in log.lines() {
+        if let Some((_, reason)) = line.split_once(" error=") {
+            *reasons.entry(reason).or_default() += 1;
+        }
+    }
+    reasons.iter().for_each(|(reason, count)| println!("  {count:>9}  {reason}"));
 }
 
 fn nothing_left(whose: &str, ztunnel: &Ztunnel) -> Outcome {
