@@ -220,6 +220,8 @@ impl Side {
 struct Ends {
     client: Option<TcpStream>,
     server: Option<TcpStream>,
+    /// The client's connection was reset before it could be read from.
+    reset_at_once: bool,
     path: Path,
     mesh: TwoNodes,
 }
@@ -243,7 +245,7 @@ impl Ends {
         server.read_exact(&mut [0])?;
         server.write_all(b"y")?;
         client.read_exact(&mut [0])?;
-        Ok(Self { client: Some(client), server: Some(server), path, mesh })
+        Ok(Self { client: Some(client), server: Some(server), reset_at_once: false, path, mesh })
     }
 
     fn slot(&mut self, side: Side) -> &mut Option<TcpStream> {
@@ -259,7 +261,9 @@ impl Ends {
 
     /// Reads to the end. What is said after an end is checked by who says it.
     fn sees(&mut self, side: Side) -> Outcome<Sees> {
-        let Some(app) = self.slot(side) else { return Ok(Sees::Gone) };
+        let Some(app) = self.slot(side) else {
+            return Ok(if self.reset_at_once && matches!(side, Side::Client) { Sees::Reset } else { Sees::Gone });
+        };
         match all_of(app) {
             Ok(_) => Ok(Sees::All),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Sees::Reset),
@@ -322,7 +326,13 @@ impl Ends {
 
     fn refuse(mut self) -> Outcome<Self> {
         let (from, to) = self.path.pods(&self.mesh);
-        self.client = Some(connect(from, at(to, 9999))?);
+        self.client = match connect(from, at(to, 9999)) {
+            Ok(client) => Some(client),
+            // The reset may be quicker than the return from `connect`.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            Err(error) => return Err(error.into()),
+        };
+        self.reset_at_once = self.client.is_none();
         self.server = None;
         Ok(self)
     }
