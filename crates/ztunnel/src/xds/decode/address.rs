@@ -43,7 +43,7 @@ pub(super) fn workload(name: &Name, w: wire::Workload, names: &mut Interner) -> 
         name: w.name.into(),
         namespace: names.get(&w.namespace),
         service_account: names.get(or(&w.service_account, DEFAULT_SERVICE_ACCOUNT)),
-        addresses: w.addresses.iter().map(|bytes| ip(bytes)).collect::<Result<_, _>>()?,
+        addresses: addresses(&w.addresses)?,
         deployment: names.deployment(deployment),
         network: names.get(&w.network),
         protocol: protocol(w.tunnel_protocol)?,
@@ -71,6 +71,15 @@ pub(super) fn workload(name: &Name, w: wire::Workload, names: &mut Interner) -> 
 /// The text, or what an empty one stands for.
 fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
     if text.is_empty() { default } else { text }
+}
+
+/// In no more memory than they need: nearly all workloads have one address, and there are very many workloads.
+fn addresses(all: &[Vec<u8>]) -> Result<Vec<IpAddr>, Rejection> {
+    let mut addresses = Vec::with_capacity(all.len());
+    for bytes in all {
+        addresses.push(ip(bytes)?);
+    }
+    Ok(addresses)
 }
 
 pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service, Rejection> {
