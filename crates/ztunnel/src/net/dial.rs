@@ -57,12 +57,11 @@ impl Dialer {
 
     async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<TcpStream> {
         let socket = self.socket(source, destination, hop)?;
-        match socket.connect(&SockAddr::from(destination)) {
-            Ok(()) => {}
-            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(e) => return Err(e),
-        }
+        let connected = is_connected(&socket, destination)?;
         let stream = TcpStream::from_std(socket.into())?;
+        if connected {
+            return Ok(stream);
+        }
         stream.writable().await?;
         match stream.take_error()? {
             Some(error) => Err(error),
@@ -95,4 +94,20 @@ impl Dialer {
         }
         Ok(socket)
     }
+}
+
+/// Starts to connect; tells whether it is done already.
+///
+/// An app listens in the same namespace as a rule: its answer comes while the kernel is still in the first call, and
+/// asking again finds that out for less than waiting for it would cost.
+fn is_connected(socket: &Socket, destination: SocketAddr) -> io::Result<bool> {
+    let destination = SockAddr::from(destination);
+    for _ in 0..2 {
+        match socket.connect(&destination) {
+            Ok(()) => return Ok(true),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINPROGRESS | libc::EALREADY)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(false)
 }

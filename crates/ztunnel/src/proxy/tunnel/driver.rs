@@ -548,7 +548,7 @@ impl Driver {
     fn carry(&mut self, slot: usize, app: TcpStream) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.stage = Stage::Open(app);
-        let outcome = stream.flush_spill();
+        let outcome = stream.begin();
         self.queue(slot);
         self.after_delivery(slot, outcome);
     }

@@ -227,6 +227,22 @@ impl AppStream {
         Ok(taken + self.flush_spill()?)
     }
 
+    /// Writes what was kept while the app was being connected, without waiting until the runtime has seen its socket; then
+    /// goes on as [`flush_spill`](Self::flush_spill) does.
+    pub(super) fn begin(&mut self) -> io::Result<usize> {
+        let mut taken = 0;
+        if let Stage::Open(app) = &self.stage
+            && !self.spill.is_empty()
+        {
+            match rustix::io::write(app, &self.spill[self.spill_taken..]) {
+                Ok(n) => taken = took(n, &mut self.spill_taken, &mut self.prologue),
+                Err(Errno::AGAIN) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(taken + self.flush_spill()?)
+    }
+
     /// Writes what is kept, as far as the app takes it, and tells the app about the peer's end after it. Returns how
     /// many bytes of the peer's the app took.
     pub(super) fn flush_spill(&mut self) -> io::Result<usize> {
@@ -239,12 +255,7 @@ impl AppStream {
                 Poll::Ready(ready) => ready?,
             }
             match app.try_write(&self.spill[self.spill_taken..]) {
-                Ok(n) => {
-                    self.spill_taken += n;
-                    let ours = n.min(self.prologue);
-                    self.prologue -= ours;
-                    taken += n - ours;
-                }
+                Ok(n) => taken += took(n, &mut self.spill_taken, &mut self.prologue),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }
@@ -262,6 +273,14 @@ impl AppStream {
         }
         Ok(taken)
     }
+}
+
+/// Counts `n` bytes of a spill as taken by the app. Returns how many of them were the peer's.
+fn took(n: usize, spill_taken: &mut usize, prologue: &mut usize) -> usize {
+    *spill_taken += n;
+    let ours = n.min(*prologue);
+    *prologue -= ours;
+    n - ours
 }
 
 /// Sends what the app has said so far along with the request, if it has said anything. Returns whether it did; what
