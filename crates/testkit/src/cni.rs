@@ -8,7 +8,7 @@ mod connection;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -132,6 +132,22 @@ impl Cni {
             !failed
         });
         outcome
+    }
+
+    /// Sends the newest ztunnel what no agent would, as often as it takes it at once, and takes leave of it: its
+    /// connection is closed when it has closed its end, or said nothing for the deadline of an answer.
+    ///
+    /// # Errors
+    /// [`CniError::NotSynced`]: there is no ztunnel.
+    pub fn misbehave(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>], times: usize) -> Result<(), CniError> {
+        let newest = self.shared.lock().connections.pop();
+        newest.ok_or(CniError::NotSynced(Duration::ZERO))?.misbehave(packet, descriptors, times);
+        Ok(())
+    }
+
+    /// How many ztunnels have taken their snapshots, counted from the start.
+    pub fn snapshots(&self) -> usize {
+        self.shared.lock().snapshots
     }
 
     /// Waits until `snapshots` ztunnels, counted from the start, have taken theirs.

@@ -7,7 +7,7 @@
 mod file;
 pub mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -37,6 +37,8 @@ pub struct Plane {
     pub policies: Vec<Policy>,
     /// Pod name to the policies that select it, as `namespace/name`.
     pub selections: BTreeMap<String, Vec<String>>,
+    /// Names of pods that are unhealthy or terminating.
+    pub unhealthy: BTreeSet<String>,
 }
 
 /// A service with its virtual addresses and the pods behind it.

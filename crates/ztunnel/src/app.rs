@@ -310,9 +310,16 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
         },
         peers: liveness(socket.keepalive_time, socket.keepalive_interval, socket.keepalive_retries),
         apps: liveness(socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries),
+        unknown_workload_timeout: config.unknown_workload_timeout,
         half_closed_timeout: config.half_closed_timeout,
         early_data: if config.early_data { EarlyData::Allowed } else { EarlyData::Off },
         allowance,
+        limits: proxy::Limits {
+            connections: config.pod_limits.connections,
+            per_second: config.pod_limits.connections_per_second,
+            handshakes: config.pod_limits.handshakes,
+            buffered: config.pod_limits.buffered,
+        },
         route: RouteSettings {
             network: config.network.as_str().into(),
             hbone_port: ports::INBOUND,
@@ -364,7 +371,11 @@ impl Plane {
         match &config.mode {
             Mode::Shared => {
                 check_in_pod(config.packet_mark)?;
-                let inpod = inpod::Config { socket: config.inpod_uds.clone(), drain_deadline: deadline };
+                let inpod = inpod::Config {
+                    socket: config.inpod_uds.clone(),
+                    certificate_wait: config.inpod_certificate_wait,
+                    drain_deadline: deadline,
+                };
                 let reporter =
                     Reporter { task: ready.task(TaskName::WorkloadProxyManager), counts: metrics.pods().clone() };
                 Ok(Self::Shared { inpod, data, reporter, states })

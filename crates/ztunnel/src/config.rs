@@ -30,6 +30,9 @@ use crate::control;
 pub use crate::control::{Roots, Token};
 use crate::crypto::{self, KeyExchange, Versions};
 
+/// Longest wait for a certificate before the node agent is answered, which gives up after 5 s (spec in-pod 2).
+const LONGEST_CERTIFICATE_WAIT: Duration = Duration::from_secs(4);
+
 /// Ports that are not configurable (spec configuration 4).
 pub mod ports {
     /// HBONE into a pod.
@@ -97,6 +100,16 @@ pub struct SocketConfig {
     pub app_keepalive_retries: u32,
 }
 
+/// What one pod may take of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is a row of the table, documented in docs/configuration.md")]
+pub struct PodLimits {
+    pub connections: usize,
+    pub connections_per_second: u32,
+    pub handshakes: usize,
+    pub buffered: usize,
+}
+
 /// All settings.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each is a row of the table, documented in docs/configuration.md")]
@@ -136,6 +149,9 @@ pub struct Config {
     pub packet_mark: Option<u32>,
     pub inpod_uds: PathBuf,
     pub inpod_port_reuse: bool,
+    pub inpod_certificate_wait: Duration,
+    pub unknown_workload_timeout: Duration,
+    pub pod_limits: PodLimits,
     pub pool_max_streams: u16,
     pub pool_unused_release: Duration,
     pub half_closed_timeout: Duration,
@@ -265,6 +281,14 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         packet_mark: packet_mark(reader, shared),
         inpod_uds: reader.text("INPOD_UDS")?.into(),
         inpod_port_reuse: reader.boolean("INPOD_PORT_REUSE")?,
+        inpod_certificate_wait: certificate_wait(reader)?,
+        unknown_workload_timeout: reader.duration("UNKNOWN_WORKLOAD_TIMEOUT")?,
+        pod_limits: PodLimits {
+            connections: narrow(reader.number("POD_MAX_CONNECTIONS")?),
+            connections_per_second: narrow(reader.number("POD_MAX_CONNECTIONS_PER_SECOND")?),
+            handshakes: narrow(reader.number("POD_MAX_HANDSHAKES")?),
+            buffered: narrow(reader.number("POD_BUFFER_BUDGET")?),
+        },
         pool_max_streams: narrow(reader.number("POOL_MAX_STREAMS_PER_CONNECTION")?),
         pool_unused_release: reader.duration("POOL_UNUSED_RELEASE_TIMEOUT")?,
         stream_window: narrow(reader.number("HTTP2_STREAM_WINDOW_SIZE")?),
@@ -452,6 +476,16 @@ fn packet_mark(reader: &mut Reader<'_>, shared: bool) -> Option<u32> {
     let default = shared.then_some(SHARED_MARK);
     let mark = reader.number("PACKET_MARK").map_or(default, |mark| Some(narrow(mark)));
     mark.filter(|mark| *mark != 0)
+}
+
+fn certificate_wait(reader: &mut Reader<'_>) -> Option<Duration> {
+    let wait = reader.duration("INPOD_CERTIFICATE_WAIT")?;
+    if wait > LONGEST_CERTIFICATE_WAIT {
+        let bound = format!("must be at most {LONGEST_CERTIFICATE_WAIT:?}, or the node agent gives up waiting");
+        reader.invalid("INPOD_CERTIFICATE_WAIT", &format!("{wait:?}"), bound);
+        return None;
+    }
+    Some(wait)
 }
 
 fn drain_deadline(reader: &mut Reader<'_>) -> Duration {

@@ -29,12 +29,15 @@ use crate::proxy::{PodProxy, Proxies, Shutdown, Workers};
 pub struct Config {
     /// The agent's socket (`INPOD_UDS`).
     pub socket: PathBuf,
+    /// How long the answer about a new pod may wait for its certificate (`INPOD_CERTIFICATE_WAIT`); less than the 5 s
+    /// after which the agent gives up.
+    pub certificate_wait: Duration,
     /// How long connections may take to end when the process does.
     pub drain_deadline: Duration,
 }
 
 /// Starts and stops the proxies of pods.
-pub trait PodProxies: Send + Sync + 'static {
+pub trait PodProxies: Clone + Send + Sync + 'static {
     /// A proxy that runs.
     type Pod: Send + 'static;
 
@@ -43,6 +46,10 @@ pub trait PodProxies: Send + Sync + 'static {
     /// # Errors
     /// What the agent and the log are told; it is tried again later.
     fn start(&self, who: &LocalWorkload, netns: Arc<Netns>) -> impl Future<Output = Result<Self::Pod, String>> + Send;
+
+    /// Resolves when a pod that was started has its certificate, or when it is known that there will be none soon.
+    /// Waiting makes nothing faster; it may be given up at any time.
+    fn certified(&self, who: &LocalWorkload) -> impl Future<Output = ()> + Send;
 
     /// Stops a proxy and waits until its connections have ended.
     fn stop(pod: Self::Pod, how: Shutdown) -> impl Future<Output = ()> + Send;
@@ -73,6 +80,10 @@ impl PodProxies for DataPlane {
         let mut proxy = self.proxies.bind(who.clone(), Some(netns)).map_err(|e| e.to_string())?;
         proxy.accept(&self.workers).map_err(|e| format!("failed to watch the listeners: {e}"))?;
         Ok(Tenant { proxy, _stay: stay })
+    }
+
+    async fn certified(&self, who: &LocalWorkload) {
+        self.proxies.certified(who).await;
     }
 
     async fn stop(pod: Tenant, how: Shutdown) {

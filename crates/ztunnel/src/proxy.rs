@@ -8,6 +8,7 @@ mod context;
 mod copy;
 mod driver;
 mod inbound;
+mod limits;
 mod outbound;
 mod passthrough;
 mod pool;
@@ -27,6 +28,7 @@ use mesh::{AdmitSettings, LocalWorkload, RouteSettings};
 use tokio::sync::watch;
 
 pub use driver::{PodProxy, Proxies};
+pub use limits::Limits;
 pub use tunnel::EarlyData;
 pub use worker::{WorkerThreads, Workers};
 
@@ -48,12 +50,17 @@ pub struct Config {
     pub peers: Liveness,
     /// Keepalive of the sockets of apps, and of plain connections.
     pub apps: Liveness,
+    /// How long connections wait for the control plane to announce the pod that they belong to
+    /// (`UNKNOWN_WORKLOAD_TIMEOUT`).
+    pub unknown_workload_timeout: Duration,
     /// How long a connection that has ended in one direction may carry nothing in the other.
     pub half_closed_timeout: Duration,
     /// Whether what apps say first may go along with the request for their connection.
     pub early_data: EarlyData,
     /// What the receive windows of all tunnels together may be beyond their first sizes.
     pub allowance: Allowance,
+    /// What one pod may take of the process.
+    pub limits: Limits,
     /// Routing.
     pub route: RouteSettings,
     /// Admission; its `preserve_source` is what the listeners turn out to allow.

@@ -106,7 +106,11 @@ impl Views {
     }
 
     /// Asks `look` about every view until it has an answer, at most [`ANNOUNCEMENT_TIMEOUT`] long.
-    pub async fn wait_for<T>(&self, mut look: impl FnMut(&View) -> Option<T>) -> Option<T> {
+    pub async fn wait_for<T>(&self, look: impl FnMut(&View) -> Option<T>) -> Option<T> {
+        self.wait_at_most(ANNOUNCEMENT_TIMEOUT, look).await
+    }
+
+    async fn wait_at_most<T>(&self, most: Duration, mut look: impl FnMut(&View) -> Option<T>) -> Option<T> {
         // Subscribed before the first look, so that no publication falls in between.
         let mut changes = self.changes();
         let answer = async {
@@ -119,14 +123,11 @@ impl Views {
                 }
             }
         };
-        tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, answer).await.ok().flatten()
+        tokio::time::timeout(most, answer).await.ok().flatten()
     }
 
-    /// The workload that a proxy instance stands for; waits for its announcement.
-    pub async fn local(&self, local: &LocalWorkload) -> Option<Arc<Workload>> {
-        if let Some(workload) = self.current().view.local(local) {
-            return Some(Arc::clone(workload));
-        }
-        self.wait_for(|view| view.local(local).cloned()).await
+    /// The workload that a proxy instance stands for; waits for its announcement, at most so long.
+    pub async fn local(&self, local: &LocalWorkload, within: Duration) -> Option<Arc<Workload>> {
+        self.wait_at_most(within, |view| view.local(local).cloned()).await
     }
 }

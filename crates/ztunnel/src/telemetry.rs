@@ -19,8 +19,8 @@ use mesh::{Direction, Flow, Record, Reporter, ResponseFlag};
 use tracing::Level;
 
 use logging::Logging;
-pub use meter::{Meter, SocketGuard};
-pub use metrics::{Census, Holding, StreamEnd};
+pub use meter::{Meter, PodSockets, SocketGuard};
+pub use metrics::{Census, Holding, PodLimit, StreamEnd, WaitEnd, WorkloadWait};
 use metrics::{Metrics, Series};
 
 /// How prominent decisions of authorization policies are in the log (spec data-plane 13.3).
@@ -69,14 +69,25 @@ impl Telemetry {
 
     /// Counts an accepted socket for as long as the guard lives.
     #[must_use]
-    pub fn socket(&self, reporter: Reporter) -> SocketGuard {
-        SocketGuard::new(self.0.metrics.sockets(reporter).clone())
+    pub fn socket(&self, reporter: Reporter, of_pod: &Arc<PodSockets>) -> SocketGuard {
+        SocketGuard::new(self.0.metrics.sockets(reporter).clone(), Arc::clone(of_pod))
+    }
+
+    /// Counts that a pod has reached one of its limits.
+    pub fn limit_reached(&self, limit: PodLimit) {
+        self.0.metrics.limit_reached(limit);
     }
 
     /// Counts a tunnel, and what its streams do, for as long as the census lives.
     #[must_use]
     pub fn census(&self, reporter: Reporter) -> Census {
         self.0.metrics.census(reporter)
+    }
+
+    /// Times the wait of a connection for the announcement of its pod.
+    #[must_use]
+    pub fn workload_wait(&self) -> WorkloadWait {
+        self.0.metrics.workload_wait()
     }
 
     /// Tells of a connection that ended before it was known who talks to whom, or what about.

@@ -1,9 +1,9 @@
 //! One connected ztunnel: a request, then its answer, each within a deadline.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, recv, sendmsg, setsockopt, shutdown, sockopt};
 use nix::sys::time::TimeVal;
 use prost::Message;
 
@@ -47,6 +47,21 @@ impl Connection {
             Some(Answer::Ack(ack)) => Err(CniError::Refused(ack.error)),
             None => Err(violation("its answer has no payload".to_owned())),
         }
+    }
+
+    /// Says something wrong, and then nothing.
+    pub(super) fn misbehave(self, packet: &[u8], descriptors: &[BorrowedFd<'_>], times: usize) {
+        let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let rights = if descriptors.is_empty() { &rights[..0] } else { &rights[..] };
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        for _ in 0..times {
+            // What it does not take, or no longer, is not sent.
+            let _ = sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(packet)], rights, flags, None);
+        }
+        // Answers of any kind, until it leaves; it need not: what was wrong may be answered and forgotten.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        while matches!(recv(self.socket.as_raw_fd(), &mut [0; ANSWER_BYTES], MsgFlags::empty()), Ok(1..)) {}
     }
 
     /// Whether ztunnel has neither closed the connection nor said anything unasked.

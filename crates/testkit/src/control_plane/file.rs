@@ -31,6 +31,7 @@ struct Workload {
     canonical_revision: &'static str,
     workload_ips: Vec<IpAddr>,
     protocol: &'static str,
+    status: &'static str,
     authorization_policies: Vec<String>,
     services: BTreeMap<String, BTreeMap<u16, u16>>,
 }
@@ -159,6 +160,7 @@ fn workload(plane: &Plane, pod: &KnownPod) -> Workload {
             Capture::Off => "TCP",
             Capture::Enrolled | Capture::Redirected | Capture::Dedicated => "HBONE",
         },
+        status: if plane.unhealthy.contains(&pod.name) { "Unhealthy" } else { "Healthy" },
         authorization_policies: plane.selections.get(&pod.name).cloned().unwrap_or_default(),
         services: serving
             .map(|service| (format!("{}/{}", service.namespace, service.hostname()), service.ports.clone()))

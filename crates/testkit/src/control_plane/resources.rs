@@ -154,6 +154,11 @@ fn workload(plane: &Plane, pod: &KnownPod) -> wire::Workload {
         canonical_revision: "v1".to_owned(),
         addresses: pod.addresses.iter().map(octets).collect(),
         tunnel_protocol: protocol.into(),
+        status: if plane.unhealthy.contains(&pod.name) {
+            wire::WorkloadStatus::Unhealthy.into()
+        } else {
+            wire::WorkloadStatus::Healthy.into()
+        },
         authorization_policies: plane.selections.get(&pod.name).cloned().unwrap_or_default(),
         services: serving
             .map(|service| {

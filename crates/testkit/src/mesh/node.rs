@@ -67,6 +67,15 @@ impl Node {
         Pod::create(self, spec)
     }
 
+    /// Adds a pod with its redirection, of which neither the control plane nor the node agent tells anybody until they
+    /// are asked to ([`Pod::announce`], [`Pod::enrol`]).
+    ///
+    /// # Errors
+    /// [`MeshError`].
+    pub fn prepare_pod(&self, spec: PodSpec) -> Result<Pod, MeshError> {
+        Pod::prepare(self, spec)
+    }
+
     /// Takes a pod away: from ztunnel, from the control plane, and its name. Its namespace lives while it is in use.
     ///
     /// # Errors

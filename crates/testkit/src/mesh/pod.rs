@@ -72,6 +72,16 @@ struct Inner {
 impl Pod {
     /// In the agent's order: namespace, rules, then ztunnel; applications come after (spec in-pod 2, "Enrolment path").
     pub(super) fn create(node: &Node, spec: PodSpec) -> Result<Pod, MeshError> {
+        let pod = Pod::prepare(node, spec)?;
+        pod.announce()?;
+        if pod.inner.spec.capture == Capture::Enrolled {
+            pod.enrol()?;
+        }
+        Ok(pod)
+    }
+
+    /// Namespace and rules; nobody is told.
+    pub(super) fn prepare(node: &Node, spec: PodSpec) -> Result<Pod, MeshError> {
         let world = &node.inner.world;
         world.claim_name(&spec.name)?;
         let count = node.inner.pods.fetch_add(1, Ordering::Relaxed);
@@ -86,11 +96,24 @@ impl Pod {
             Capture::Enrolled | Capture::Redirected => within(pod.netns(), name, || in_pod::install(*dns))?,
             Capture::Dedicated => within(pod.netns(), name, in_pod::install_dedicated)?,
         }
-        world.control_plane.add_pod(pod.known())?;
-        if *capture == Capture::Enrolled {
-            node.cni().add(pod.enrolment())?;
-        }
         Ok(pod)
+    }
+
+    /// Has the control plane tell of it, for a pod that was [prepared](Node::prepare_pod).
+    ///
+    /// # Errors
+    /// [`MeshError::ControlPlane`].
+    pub fn announce(&self) -> Result<(), MeshError> {
+        Ok(self.node().inner.world.control_plane.add_pod(self.known())?)
+    }
+
+    /// Has the node agent tell of it, for a pod that was [prepared](Node::prepare_pod).
+    ///
+    /// # Errors
+    /// [`MeshError::Cni`] if a connected ztunnel does not take the pod.
+    pub fn enrol(&self) -> Result<(), MeshError> {
+        self.node().cni().add(self.enrolment())?;
+        Ok(())
     }
 
     pub(super) fn withdraw(&self) -> Result<(), MeshError> {

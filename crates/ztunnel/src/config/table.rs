@@ -49,6 +49,8 @@ const U32: Kind = Number { min: 0, max: u32::MAX as u64 };
 const WINDOW: Kind = Number { min: 65_535, max: 0x7fff_ffff };
 /// SETTINGS_MAX_FRAME_SIZE (RFC 9113 §6.5.2).
 const FRAME: Kind = Number { min: 16_384, max: 16_777_215 };
+/// Limits of one pod; none of them can be 0, which would be a pod without network.
+const COUNT: Kind = Number { min: 1, max: u32::MAX as u64 };
 const SECONDS: Kind = Duration { min: 1_000 };
 const MILLISECONDS: Kind = Duration { min: 1 };
 
@@ -104,6 +106,18 @@ pub(super) const KNOBS: &[Knob] = &[
         "Keep the client's address towards apps. Unset: if the kernel allows. `true`: refuse to start otherwise. `false`: never."),
     knob("PACKET_MARK", U32, None, Some("packetMark"), "Mark of the packets that ztunnel sends. Unset: 1337 in shared mode, none in dedicated mode; 0 is none."),
     knob("INPOD_UDS", Text, Some("/var/run/ztunnel/ztunnel.sock"), Some("inpodUds"), "Socket of the node agent."),
+    knob("INPOD_CERTIFICATE_WAIT", Duration { min: 0 }, Some("0"), None,
+        "How long the answer to the node agent that a new pod is served may wait for the pod's certificate, at most 4 s; pods of a snapshot run already and are answered at once. The node agent tells of one pod at a time, so that the wait for one holds up the next."),
+    knob("UNKNOWN_WORKLOAD_TIMEOUT", MILLISECONDS, Some("15s"), None,
+        "How long connections of a pod that the control plane has not announced yet wait for that."),
+    knob("POD_MAX_CONNECTIONS", COUNT, Some("50000"), None,
+        "Connections and tunnels that are accepted for one pod and open at a time; more are reset."),
+    knob("POD_MAX_CONNECTIONS_PER_SECOND", COUNT, Some("10000"), None,
+        "Connections and tunnels that are accepted for one pod in a second, through each of its ports; more wait to be accepted."),
+    knob("POD_MAX_HANDSHAKES", COUNT, Some("2048"), None,
+        "TLS handshakes of peers of one pod that are under way at a time; more wait."),
+    knob("POD_BUFFER_BUDGET", U32, Some("134217728"), None,
+        "The part of `BUFFER_BUDGET` that tunnels of one pod may use up."),
     knob("INPOD_PORT_REUSE", Bool, Some("true"), Some("inpodPortReuse"), "Let a second ztunnel listen beside this one, as while one replaces the other."),
     knob("POOL_MAX_STREAMS_PER_CONNECTION", U16, Some("100"), Some("poolMaxStreamsPerConn"), "Connections that share a tunnel at the most."),
     knob("POOL_UNUSED_RELEASE_TIMEOUT", MILLISECONDS, Some("5m"), Some("poolUnusedReleaseTimeout"), "How long a tunnel without connections is kept."),

@@ -1,9 +1,11 @@
 //! The conversation with the node agent, and the proxies that follow from it.
 //!
-//! A request is answered before the next one is read. Whatever goes wrong ends at most the conversation, which begins
+//! Requests are carried out as they come, and answered in their order: an answer that waits, for the certificate of a
+//! pod, holds up the answers after it and nothing else. Whatever goes wrong ends at most the conversation, which begins
 //! again after a wait; pods that run go on, and pods that could not be started are tried again meanwhile.
 
 mod agent;
+mod answers;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +18,10 @@ use std::time::Duration;
 
 use mesh::LocalWorkload;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use self::agent::{Agent, Ended};
+use self::answers::{Answer, Answers};
 use super::backoff::Backoff;
 use super::pods::{Added, Pods, Violation};
 use super::zds::{self, Message, PodUid};
@@ -28,6 +31,8 @@ use crate::proxy::Shutdown;
 
 /// How long a pod that could not be started waits for the next try (spec in-pod 3).
 const RETRY: Duration = Duration::from_secs(5);
+/// Between two looks whether another agent has taken the place of the one we talk to, which may hang and never say so.
+const LOOK: Duration = Duration::from_secs(10);
 /// How much longer than their deadline pods may take to stop, so that the process ends whatever happens.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -39,7 +44,15 @@ pub async fn run<X: PodProxies>(
     states: PodStates,
     draining: impl Future<Output = ()> + Send,
 ) {
-    let mut node = Node { proxies, observer, states, pods: Pods::new(), retry_at: None, stopping: JoinSet::new() };
+    let mut node = Node {
+        proxies,
+        observer,
+        states,
+        pods: Pods::new(),
+        certificate_wait: config.certificate_wait,
+        retry_at: None,
+        stopping: JoinSet::new(),
+    };
     tokio::select! {
         never = node.converse_forever(&config.socket) => match never {},
         () = draining => {}
@@ -53,6 +66,7 @@ struct Node<X: PodProxies, O> {
     observer: O,
     states: PodStates,
     pods: Pods<Netspace, X::Pod>,
+    certificate_wait: Duration,
     /// When pods that could not be started are tried again.
     retry_at: Option<Instant>,
     /// Proxies that are on their way out.
@@ -101,7 +115,7 @@ impl<X: PodProxies, O: Observer> Node<X, O> {
                 self.idle(wait).await;
                 continue;
             }
-            let ended = self.converse(&agent).await;
+            let ended = self.converse(&agent, path).await;
             if self.pods.is_told() {
                 backoff = Backoff::new(); // it was a good conversation
             }
@@ -115,14 +129,28 @@ impl<X: PodProxies, O: Observer> Node<X, O> {
     }
 
     /// One connection, from after the hello to its end.
-    async fn converse(&mut self, agent: &Agent) -> Ended {
+    async fn converse(&mut self, agent: &Agent, path: &Path) -> Ended {
         self.pods.connected();
         self.publish();
+        let mut answers = Answers::default();
+        let mut looks = tokio::time::interval(LOOK);
         loop {
             let received = tokio::select! {
-                received = agent.receive() => received,
+                outcome = answers.due() => {
+                    if let Err(ended) = agent.send(&zds::ack(&outcome)).await {
+                        return ended;
+                    }
+                    continue;
+                }
+                received = agent.receive(), if answers.has_room() => received,
                 () = self.retry_is_due() => {
                     self.retry().await;
+                    continue;
+                }
+                _ = looks.tick() => {
+                    if agent.is_abandoned(path) {
+                        return Ended::Replaced;
+                    }
                     continue;
                 }
             };
@@ -130,25 +158,47 @@ impl<X: PodProxies, O: Observer> Node<X, O> {
                 Ok(message) => message,
                 Err(Ended::Protocol(error)) => {
                     let ended = Ended::Protocol(error);
+                    answers.owe(Answer::now(Err(ended.to_string())));
                     // That it cannot be told either makes no difference: the conversation ends.
-                    let _ = agent.send(&zds::ack(&Err(ended.to_string()))).await;
+                    for outcome in answers.all_at_once() {
+                        if agent.send(&zds::ack(&outcome)).await.is_err() {
+                            break;
+                        }
+                    }
                     return ended;
                 }
                 Err(ended) => return ended,
             };
             let uid = message.uid().cloned();
-            let outcome = self.handle(message).await.map_err(|refused| refused.to_string());
-            if let Err(error) = &outcome {
-                tracing::warn!(uid, "refused a request of the Istio CNI node agent: {error}");
-            }
+            let answer = match self.handle(message).await {
+                Ok(None) => Answer::now(Ok(())),
+                Ok(Some(who)) => self.when_certified(who),
+                Err(refused) => {
+                    tracing::warn!(uid, "refused a request of the Istio CNI node agent: {refused}");
+                    Answer::now(Err(refused.to_string()))
+                }
+            };
             self.publish();
-            if let Err(ended) = agent.send(&zds::ack(&outcome)).await {
-                return ended;
-            }
+            answers.owe(answer);
         }
     }
 
-    async fn handle(&mut self, message: Message<OwnedFd>) -> Result<(), Refused> {
+    /// The answer about a pod that runs, and may have to do without a certificate in the end.
+    fn when_certified(&self, who: LocalWorkload) -> Answer {
+        let (proxies, deadline) = (self.proxies.clone(), Instant::now() + self.certificate_wait);
+        Answer::after(async move {
+            if timeout_at(deadline, proxies.certified(&who)).await.is_err() {
+                tracing::info!(
+                    name = &*who.name,
+                    namespace = who.namespace.as_str(),
+                    "pod has no certificate yet, acknowledging it all the same"
+                );
+            }
+        })
+    }
+
+    /// Carries out a request; yields a pod whose certificate the answer should wait for.
+    async fn handle(&mut self, message: Message<OwnedFd>) -> Result<Option<LocalWorkload>, Refused> {
         match message {
             Message::Add(uid, who, netns) => {
                 // Even if it cannot be started, it is there: what runs under its key is not to be stopped.
@@ -163,13 +213,13 @@ impl<X: PodProxies, O: Observer> Node<X, O> {
                 if !self.pods.knows(&uid) {
                     tracing::warn!(uid, "the pod has no proxy here, and gets one only when the node agent adds it");
                 }
-                Ok(())
+                Ok(None)
             }
             Message::Del(uid) => {
                 let pod = self.pods.del(&uid)?;
                 tracing::info!(uid, "pod delete request, shutting down proxy");
                 pod.into_iter().for_each(|pod| self.stop(pod));
-                Ok(())
+                Ok(None)
             }
             Message::SnapshotSent => {
                 let gone = self.pods.snapshot_sent()?;
@@ -178,18 +228,25 @@ impl<X: PodProxies, O: Observer> Node<X, O> {
                     tracing::info!(uid, "pod is not in the snapshot, shutting down proxy");
                     self.stop(pod);
                 }
-                Ok(())
+                Ok(None)
             }
         }
     }
 
-    async fn add(&mut self, uid: PodUid, who: LocalWorkload, netns: Netspace) -> Result<(), Refused> {
+    async fn add(
+        &mut self,
+        uid: PodUid,
+        who: LocalWorkload,
+        netns: Netspace,
+    ) -> Result<Option<LocalWorkload>, Refused> {
         match self.pods.add(&uid, &netns) {
-            Added::Known => return Ok(()),
+            Added::Known => return Ok(None),
             Added::Start { replaces } => replaces.into_iter().for_each(|old| self.stop(old)),
         }
         tracing::info!(uid, name = &*who.name, namespace = who.namespace.as_str(), "pod received, starting proxy");
-        self.start(uid, who, netns).await.map_err(Refused::Start)
+        self.start(uid, who.clone(), netns).await.map_err(Refused::Start)?;
+        // Pods of a snapshot run already: to wait would only keep the others waiting.
+        Ok((self.pods.is_told() && !self.certificate_wait.is_zero()).then_some(who))
     }
 
     async fn start(&mut self, uid: PodUid, who: LocalWorkload, netns: Netspace) -> Result<(), String> {

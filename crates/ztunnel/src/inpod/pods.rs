@@ -13,6 +13,9 @@ use mesh::LocalWorkload;
 
 use super::zds::PodUid;
 
+/// Pods that are kept track of at the most: many times what a node can have, and a bound to an agent gone wild.
+const MOST: usize = 4096;
+
 /// Pods that run or wait to; `N` tells namespaces apart, `P` is a proxy.
 pub(super) struct Pods<N, P> {
     running: BTreeMap<PodUid, Running<N, P>>,
@@ -60,6 +63,9 @@ pub(super) enum Violation {
     /// An Add that does not say who the pod is.
     #[error("workload_info is required but not present")]
     NoInfo,
+    /// An agent that goes on announcing pods has lost its way.
+    #[error("more pods than {MOST}")]
+    TooMany,
     /// Keep is part of the snapshot.
     #[error("pod keep received after snapshot")]
     KeepAfterSnapshot,
@@ -88,6 +94,10 @@ impl<N: PartialEq, P> Pods<N, P> {
     pub(super) fn mention(&mut self, uid: &PodUid) -> Result<(), Violation> {
         if uid.is_empty() {
             return Err(Violation::NoUid);
+        }
+        let full = [self.running.len(), self.pending.len(), self.seen.len()].into_iter().any(|known| known >= MOST);
+        if full && !self.knows(uid) && !self.seen.contains(uid) {
+            return Err(Violation::TooMany);
         }
         if self.snapshot == Snapshot::Awaited {
             self.seen.insert(uid.clone());

@@ -3,6 +3,10 @@
 //! A listener never spins: an accept error backs off. Accepted sockets come out unregistered with any runtime, because
 //! the task that will own one may live on another thread.
 
+mod reuseport;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -38,7 +42,7 @@ pub enum Transparency {
 /// Whether a second process may listen on the same port, as while one ztunnel replaces another (`INPOD_PORT_REUSE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortReuse {
-    /// `SO_REUSEPORT` is set.
+    /// `SO_REUSEPORT` is set, and of two processes the one that came later gets the new connections.
     Shared,
     /// The port is ours alone.
     Exclusive,
@@ -159,6 +163,12 @@ impl Listener {
         }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        if options.port_reuse == PortReuse::Shared
+            && let Err(error) = reuseport::prefer_newcomer(&socket)
+        {
+            // Then connections are spread over both.
+            tracing::warn!(%address, %error, "failed to leave new connections to the newer of two processes");
+        }
         let socket = TcpListener::from(socket);
         let address = socket.local_addr()?;
         Ok(Self { socket, address, transparent })

@@ -7,11 +7,12 @@ use mesh::ask::{Halt, Learnt, Need};
 use mesh::{Direction, LocalWorkload, Refusal, Workload};
 
 use super::Config;
+use super::limits::Quota;
 use super::registry::Registry;
 use crate::identity::Identities;
 use crate::net::dial::Dialer;
 use crate::state::Views;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, WaitEnd};
 
 /// How often a decision may come back for more before it counts as no. Each need is named once at most, and a decision
 /// turns on a handful of things.
@@ -27,13 +28,24 @@ pub(super) struct Context {
     pub(super) telemetry: Telemetry,
     pub(super) dialer: Dialer,
     pub(super) registry: Arc<Registry>,
+    pub(super) quota: Quota,
 }
 
 impl Context {
     /// The control plane's word on the workload that this instance stands for; waits for it, within a bound.
     pub(super) async fn local(&self) -> Result<Arc<Workload>, Refusal> {
-        let found = self.views.local(&self.who).await;
+        if let Some(workload) = self.views.current().view.local(&self.who) {
+            return Ok(Arc::clone(workload));
+        }
+        let found = self.wait_for_local(&self.who).await;
         found.ok_or_else(|| Refusal::UnknownLocalWorkload(self.who.clone()))
+    }
+
+    async fn wait_for_local(&self, who: &LocalWorkload) -> Option<Arc<Workload>> {
+        let waiting = self.telemetry.workload_wait();
+        let found = self.views.local(who, self.config.unknown_workload_timeout).await;
+        waiting.over(if found.is_some() { WaitEnd::Announced } else { WaitEnd::TimedOut });
+        found
     }
 
     /// Comes to a decision: asks, finds out what is needed, and asks again.
@@ -61,7 +73,7 @@ impl Context {
                 learnt.resolved(hostname.clone(), resolution);
             }
             Need::LocalWorkload(who) => {
-                self.views.local(who).await;
+                self.wait_for_local(who).await;
                 learnt.asked(need.clone());
             }
             Need::Policy(name) => {

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hbone::{HANDSHAKE_TIMEOUT, Tunnel};
+use mesh::workload::Health;
 use mesh::{Direction, LocalWorkload, Reporter, ResponseFlag};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle as Runtime;
@@ -15,6 +16,7 @@ use tracing::Instrument;
 
 use super::context::Context;
 use super::inbound::{InboundTunnel, Patience};
+use super::limits::{Pace, Quota};
 use super::outbound::{self, Captured};
 use super::pool::{NewTunnel, Pool};
 use super::registry::Registry;
@@ -23,15 +25,18 @@ use super::worker::Workers;
 use super::{Config, Phase, SharedConfig, Shutdown, passthrough, reached, span};
 use crate::identity::{Identities, Priority, peer_identity};
 use crate::net::dial::Dialer;
-use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener};
+use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener, PortReuse};
 use crate::net::netns::Netns;
 use crate::net::original_dst::original_destination;
 use crate::state::{ANNOUNCEMENT_TIMEOUT, Views};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{SocketGuard, Telemetry};
 
 /// Connections accepted before those accepted so far are carried on. More in one go would travel as one batch from
 /// process to process, each of which would wait for the one before it.
 const ACCEPTS_PER_TURN: usize = 4;
+/// How long a pod that drains goes on accepting where another ztunnel may have taken its place: handshakes that began
+/// before it did still end here. A second is when a client that lost a packet of its handshake tries again.
+const LAST_ARRIVALS: Duration = Duration::from_secs(1);
 /// How long cut connections may take to be accounted for once they have been told.
 const FORCED_END: Duration = Duration::from_secs(1);
 
@@ -99,6 +104,7 @@ impl Proxies {
         let registry = Arc::<Registry>::default();
         let mut own = Config::clone(config);
         own.admit.preserve_source = sockets.inbound.is_transparent();
+        own.allowance = own.allowance.part(own.limits.buffered);
         let context = Arc::new(Context {
             who,
             config: Arc::new(own),
@@ -107,9 +113,17 @@ impl Proxies {
             telemetry: self.telemetry.clone(),
             dialer: Dialer::new(netns, config.mark, config.peers, config.apps),
             registry: Arc::clone(&registry),
+            quota: Quota::new(config.limits, self.telemetry.clone()),
         });
         let phase = watch::Sender::new(Phase::Running);
         Ok(PodProxy { registry, phase, waiting: Some((sockets, context, self.workers.next().clone())) })
+    }
+
+    /// Waits until `who` is announced and has its certificate, or has failed to get one. Whoever waits bounds this.
+    pub async fn certified(&self, who: &LocalWorkload) {
+        let Some(workload) = self.views.local(who, self.config.unknown_workload_timeout).await else { return };
+        // Whoever needs the certificate is told what became of it.
+        let _ = self.identities.certificate(&workload.identity(), Priority::Warmup).await;
     }
 }
 
@@ -124,12 +138,15 @@ impl PodProxy {
         let span = span(&context.who);
         let phase = self.phase.subscribe();
         let pool = Arc::new(new_pool(&context, &runtime, &phase));
-        let inbound =
-            accept_inbound(Arc::clone(&context), sockets.inbound.accepting()?, workers.clone(), phase.clone());
+        let door = |listener, reporter| Door::new(&context, listener, reporter, &phase);
+        let inbound = door(sockets.inbound, Reporter::Destination)?;
+        let plaintext = door(sockets.inbound_plaintext, Reporter::Destination)?;
+        let outbound = door(sockets.outbound, Reporter::Source)?;
+        let inbound = accept_inbound(Arc::clone(&context), inbound, workers.clone(), phase.clone());
         runtime.spawn(inbound.instrument(span.clone()));
-        let plaintext = accept_plaintext(Arc::clone(&context), sockets.inbound_plaintext.accepting()?, phase.clone());
+        let plaintext = accept_plaintext(Arc::clone(&context), plaintext, phase.clone());
         runtime.spawn(plaintext.instrument(span.clone()));
-        let outbound = accept_outbound(Arc::clone(&context), pool, sockets.outbound.accepting()?, phase.clone());
+        let outbound = accept_outbound(Arc::clone(&context), pool, outbound, phase.clone());
         runtime.spawn(outbound.instrument(span.clone()));
         runtime.spawn(watch_policies(context, phase).instrument(span));
         Ok(())
@@ -158,7 +175,9 @@ impl PodProxy {
 async fn watch_policies(context: Arc<Context>, mut phase: watch::Receiver<Phase>) {
     let mut changes = context.views.changes();
     let mut strict_at = None;
+    let mut health = Health::Unhealthy; // a pod that is not healthy yet is not one that ends
     loop {
+        health = see_health(&context, health).await;
         let patience = tokio::select! {
             changed = changes.changed() => match changed {
                 Ok(()) => Patience::Wait,
@@ -175,12 +194,80 @@ async fn watch_policies(context: Arc<Context>, mut phase: watch::Receiver<Phase>
     }
 }
 
-/// The next connection, or `None` once the pod drains.
-async fn next(acceptor: &mut Acceptor, phase: &mut watch::Receiver<Phase>) -> Option<Arrival> {
-    tokio::select! {
-        biased;
-        () = reached(phase, Phase::Draining) => None,
-        arrival = acceptor.next() => Some(arrival),
+/// Sees to it that peers leave a pod that becomes unhealthy, which is also how the control plane calls one that
+/// terminates: what they have under way goes on, and what they begin does not begin here unless they insist.
+async fn see_health(context: &Context, before: Health) -> Health {
+    let Some(now) = context.views.current().view.local(&context.who).map(|workload| workload.status) else {
+        return before;
+    };
+    if (before, now) == (Health::Healthy, Health::Unhealthy) {
+        tracing::info!("pod is unhealthy or about to end, asking peers to leave");
+        context.registry.tell_all(|| Command::Retire).await;
+    }
+    now
+}
+
+/// A listener of a pod, until it has accepted its last connection.
+struct Door {
+    acceptor: Acceptor,
+    phase: watch::Receiver<Phase>,
+    /// Whether others may listen on the port, and so connections come that are meant for them.
+    shared: PortReuse,
+    /// When the pod, which drains, stops accepting.
+    closes: Option<tokio::time::Instant>,
+    context: Arc<Context>,
+    pace: Pace,
+    reporter: Reporter,
+}
+
+impl Door {
+    fn new(
+        context: &Arc<Context>,
+        listener: Listener,
+        reporter: Reporter,
+        phase: &watch::Receiver<Phase>,
+    ) -> std::io::Result<Self> {
+        let (acceptor, phase, context) = (listener.accepting()?, phase.clone(), Arc::clone(context));
+        let (shared, pace) = (context.config.port_reuse, context.quota.pace());
+        Ok(Self { acceptor, phase, shared, closes: None, context, pace, reporter })
+    }
+
+    /// The next connection within the pod's limits, or `None` once the pod drains and the last has come.
+    async fn next(&mut self) -> Option<(Arrival, SocketGuard)> {
+        let Context { quota, telemetry, .. } = &*Arc::clone(&self.context);
+        loop {
+            let arrival = self.arrival().await?;
+            quota.keep(&mut self.pace).await;
+            if quota.has_room() {
+                return Some((arrival, telemetry.socket(self.reporter, quota.sockets())));
+            }
+        }
+    }
+
+    async fn arrival(&mut self) -> Option<Arrival> {
+        if self.closes.is_none() {
+            tokio::select! {
+                biased;
+                () = reached(&mut self.phase, Phase::Draining) => {}
+                arrival = self.acceptor.next() => return Some(arrival),
+            }
+            let last = match self.shared {
+                PortReuse::Shared => LAST_ARRIVALS,
+                PortReuse::Exclusive => Duration::ZERO,
+            };
+            self.closes = Some(tokio::time::Instant::now() + last);
+        }
+        let closes = self.closes?;
+        if tokio::time::Instant::now() > closes + LAST_ARRIVALS {
+            return None; // whoever still comes has no other place to go, and will not have
+        }
+        tokio::select! {
+            biased;
+            () = reached(&mut self.phase, Phase::Forced) => None,
+            // Before the end of the wait, so that what has queued up by then is not turned away.
+            arrival = self.acceptor.next() => Some(arrival),
+            () = tokio::time::sleep_until(closes) => None,
+        }
     }
 }
 
@@ -197,15 +284,9 @@ async fn let_others_run() {
     .await;
 }
 
-async fn accept_outbound(
-    context: Arc<Context>,
-    pool: Arc<Pool>,
-    mut acceptor: Acceptor,
-    mut phase: watch::Receiver<Phase>,
-) {
+async fn accept_outbound(context: Arc<Context>, pool: Arc<Pool>, mut door: Door, phase: watch::Receiver<Phase>) {
     let mut accepted = 0_usize;
-    while let Some(arrival) = next(&mut acceptor, &mut phase).await {
-        let socket = context.telemetry.socket(Reporter::Source);
+    while let Some((arrival, socket)) = door.next().await {
         let target = original_destination(&arrival.socket, arrival.local);
         let (context, pool, phase) = (Arc::clone(&context), Arc::clone(&pool), phase.clone());
         tokio::spawn(
@@ -224,9 +305,8 @@ async fn accept_outbound(
     tracing::info!(component = "outbound", "shutdown complete");
 }
 
-async fn accept_plaintext(context: Arc<Context>, mut acceptor: Acceptor, mut phase: watch::Receiver<Phase>) {
-    while let Some(arrival) = next(&mut acceptor, &mut phase).await {
-        let socket = context.telemetry.socket(Reporter::Destination);
+async fn accept_plaintext(context: Arc<Context>, mut door: Door, phase: watch::Receiver<Phase>) {
+    while let Some((arrival, socket)) = door.next().await {
         let target = original_destination(&arrival.socket, arrival.local);
         let (context, phase) = (Arc::clone(&context), phase.clone());
         tokio::spawn(
@@ -240,24 +320,18 @@ async fn accept_plaintext(context: Arc<Context>, mut acceptor: Acceptor, mut pha
     tracing::info!(component = "inbound passthrough", "shutdown complete");
 }
 
-async fn accept_inbound(
-    context: Arc<Context>,
-    mut acceptor: Acceptor,
-    workers: Workers,
-    mut phase: watch::Receiver<Phase>,
-) {
-    while let Some(arrival) = next(&mut acceptor, &mut phase).await {
-        let task = serve_tunnel(Arc::clone(&context), arrival, phase.clone());
+async fn accept_inbound(context: Arc<Context>, mut door: Door, workers: Workers, phase: watch::Receiver<Phase>) {
+    while let Some((arrival, socket)) = door.next().await {
+        let task = serve_tunnel(Arc::clone(&context), arrival, socket, phase.clone());
         workers.next().spawn(task.in_current_span());
     }
     tracing::info!(component = "inbound", "shutdown complete");
 }
 
 /// One accepted tunnel, from its first byte to its end.
-async fn serve_tunnel(context: Arc<Context>, arrival: Arrival, phase: watch::Receiver<Phase>) {
-    let _counted = context.telemetry.socket(Reporter::Destination);
+async fn serve_tunnel(context: Arc<Context>, arrival: Arrival, _counted: SocketGuard, phase: watch::Receiver<Phase>) {
     let (peer, local) = (arrival.peer, arrival.local);
-    let (driver, registered) = match prepare_server(&context, arrival).await {
+    let (driver, registered) = match prepare_server(&context, arrival, &phase).await {
         Ok(Some(ready)) => ready,
         Ok(None) => return, // the peer left without a word
         Err(error) => {
@@ -281,6 +355,7 @@ async fn serve_tunnel(context: Arc<Context>, arrival: Arrival, phase: watch::Rec
 async fn prepare_server(
     context: &Arc<Context>,
     arrival: Arrival,
+    phase: &watch::Receiver<Phase>,
 ) -> Result<Option<(Driver, super::registry::Registered)>, String> {
     let Arrival { socket, peer, local } = arrival;
     let socket = TcpStream::from_std(socket).map_err(|e| format!("io error: {e}"))?;
@@ -289,6 +364,7 @@ async fn prepare_server(
         Ok(Ok(0) | Err(_)) => return Ok(None),
         Err(_) => return Err(format!("tls handshake error: nothing received for {} s", HANDSHAKE_TIMEOUT.as_secs())),
     }
+    let handshake = context.quota.handshake().await.ok_or("tls handshake error: too many handshakes of this pod")?;
     let workload = context.local().await.map_err(|refusal| refusal.to_string())?;
     let certificate = context.identities.certificate(&workload.identity(), Priority::RealTime).await;
     let certificate = certificate.map_err(|e| format!("signing error: {e}"))?;
@@ -298,12 +374,16 @@ async fn prepare_server(
     tunnel.draw_on(context.config.allowance.clone());
     let serving = Arc::clone(context);
     let serve = Box::new(move |tunnel: &Tunnel| {
+        drop(handshake); // it is complete
         let identity = tunnel.peer_certificates().and_then(|chain| peer_identity(chain));
         Arc::new(InboundTunnel { context: serving, peer, local, identity })
     });
     // Streams of accepted tunnels are limited by HTTP/2, not by whoever places them.
     let (handle, mailbox) = Handle::new(u32::MAX);
-    let registered = context.registry.register(handle);
+    let registered = context.registry.register(handle.clone());
+    if *phase.borrow() >= Phase::Draining {
+        handle.tell(Command::Drain).await; // those who were there when it began have been told
+    }
     let role = Role::Server(ServerRole::Unauthenticated(serve));
     let half_closed_timeout = context.config.half_closed_timeout;
     let census = context.telemetry.census(Reporter::Destination);
@@ -337,7 +417,9 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
     };
     match connected.await {
         Ok((socket, tunnel)) => {
-            let unused_release = context.config.pool_unused_release;
+            // A pod that drains keeps no tunnel for later.
+            let draining = *phase.borrow() >= Phase::Draining;
+            let unused_release = if draining { Duration::ZERO } else { context.config.pool_unused_release };
             let early_data = pool.early_data(&key);
             let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release, early_data });
             let half_closed_timeout = context.config.half_closed_timeout;

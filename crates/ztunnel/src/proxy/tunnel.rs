@@ -34,6 +34,8 @@ pub(super) enum Command {
     Open(Box<Opening>),
     /// Policies or workloads have changed: check the permits of all streams again.
     Recheck(Patience),
+    /// The pod is about to end: peers that it lets in are to find another, and what they have under way finishes.
+    Retire,
     /// End in order: streams finish, no new ones start.
     Drain,
     /// End now.

@@ -1,6 +1,7 @@
 //! What the data path holds while something is open, so that its end is told exactly once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh::{Flow, Outcome, Record, Tally};
 use prometheus_client::metrics::gauge::Gauge;
@@ -65,19 +66,36 @@ impl Drop for Meter {
     }
 }
 
+/// How many accepted sockets of one pod are open.
+#[derive(Debug, Default)]
+pub struct PodSockets(AtomicUsize);
+
+impl PodSockets {
+    /// Those of this moment.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// An accepted socket that is counted as open.
 #[derive(Debug)]
-pub struct SocketGuard(Gauge);
+pub struct SocketGuard {
+    open: Gauge,
+    of_pod: Arc<PodSockets>,
+}
 
 impl SocketGuard {
-    pub(super) fn new(open: Gauge) -> Self {
+    pub(super) fn new(open: Gauge, of_pod: Arc<PodSockets>) -> Self {
         open.inc();
-        Self(open)
+        of_pod.0.fetch_add(1, Ordering::Relaxed);
+        Self { open, of_pod }
     }
 }
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
-        self.0.dec();
+        self.open.dec();
+        self.of_pod.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

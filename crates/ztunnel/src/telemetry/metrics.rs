@@ -11,6 +11,7 @@ mod labels;
 mod process;
 mod series;
 mod tunnels;
+mod waits;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use series::Table;
 pub use series::{MAX_SERIES, Series};
 use tunnels::Tunnels;
 pub use tunnels::{Census, Holding, StreamEnd};
+use waits::Waits;
+pub use waits::{WaitEnd, WorkloadWait};
 
 use super::logging::Logging;
 
@@ -51,6 +54,17 @@ pub enum PodMetrics {
     Absent,
 }
 
+/// A limit of what one pod may take of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodLimit {
+    /// Connections that are open (`POD_MAX_CONNECTIONS`).
+    Connections,
+    /// New connections in a second (`POD_MAX_CONNECTIONS_PER_SECOND`).
+    Rate,
+    /// Handshakes under way (`POD_MAX_HANDSHAKES`).
+    Handshakes,
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -59,6 +73,8 @@ pub struct Metrics {
     tunnels: Arc<Tunnels>,
     sockets: [Gauge; 2],
     denied: Family<Denied, Counter>,
+    limits: Family<[(&'static str, &'static str); 1], Counter>,
+    waits: Waits,
     pods: PodCounts,
     process: process::Process,
 }
@@ -92,6 +108,10 @@ impl Metrics {
         let help = "The total number of connections refused before it was known who talks to whom";
         registry.register("istio_tcp_connections_denied_early", help, denied.clone());
 
+        let limits = Family::default();
+        let help = "How often a pod reached one of its limits, by which limit";
+        registry.register("istio_pod_limit_reached", help, limits.clone());
+        let waits = Waits::register(&mut registry);
         let pods = PodCounts::default();
         if config.pods == PodMetrics::Shown {
             pods.register(&mut registry);
@@ -102,7 +122,7 @@ impl Metrics {
         let tunnels = Arc::new(Tunnels::new(config.allowance.clone()));
         registry.register_collector(Box::new(Arc::clone(&tunnels)));
         registry.register_collector(Box::new(DroppedLines(log)));
-        Self { registry, traffic, tunnels, sockets, denied, pods, process }
+        Self { registry, traffic, tunnels, sockets, denied, limits, waits, pods, process }
     }
 
     /// For those who count things of their own; what is registered later is not shown.
@@ -139,6 +159,22 @@ impl Metrics {
             Direction::Inbound => Reporter::Destination,
         };
         self.denied.get_or_create(&Denied { reporter, flag }).inc();
+    }
+
+    /// Counts that a pod has reached one of its limits.
+    pub fn limit_reached(&self, limit: PodLimit) {
+        let limit = match limit {
+            PodLimit::Connections => "connections",
+            PodLimit::Rate => "rate",
+            PodLimit::Handshakes => "handshakes",
+        };
+        self.limits.get_or_create(&[("limit", limit)]).inc();
+    }
+
+    /// Times the wait of a connection for the announcement of its pod.
+    #[must_use]
+    pub fn workload_wait(&self) -> WorkloadWait {
+        self.waits.begin()
     }
 
     /// The proxies of this node's pods.

@@ -109,10 +109,11 @@ fn an_early_denial_is_logged_and_counted() {
 fn sockets_are_counted_while_they_are_open() {
     let (telemetry, ..) = telemetry("off", PolicyLogging::Debug);
     let open = |reporter: &str| count(&telemetry, "istio_tcp_sockets_open", &format!("reporter=\"{reporter}\""));
-    let guards = [Reporter::Source, Reporter::Destination, Reporter::Destination].map(|r| telemetry.socket(r));
-    assert_eq!((open("source"), open("destination")), (1, 2));
+    let pod = Arc::default();
+    let guards = [Reporter::Source, Reporter::Destination, Reporter::Destination].map(|r| telemetry.socket(r, &pod));
+    assert_eq!((open("source"), open("destination"), pod.open()), (1, 2, 3));
     drop(guards);
-    assert_eq!((open("source"), open("destination")), (0, 0));
+    assert_eq!((open("source"), open("destination"), pod.open()), (0, 0, 0));
 }
 
 fn deciding(name: &str) -> Deciding {

@@ -9,7 +9,7 @@ use testkit::harness::{Test, test};
 use testkit::mesh::{Capture, Mesh, PodSpec};
 use testkit::netns::NetNs;
 
-use super::{DEADLINE, Outcome, TwoNodes, at, eventually, spec, two_nodes};
+use super::{DEADLINE, Outcome, TwoNodes, at, eventually, metric, spec, two_nodes};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -59,6 +59,33 @@ pub fn tests() -> Vec<Test> {
             assert!(http_get(&mesh.client, at(&neighbour, 8080)).is_ok());
             Ok(())
         }),
+        two_nodes(
+            "peers are asked to leave a pod that is about to end, and what they have under way goes on",
+            |mesh| {
+                let _echo = serve_echo(&mesh.server, 9000)?;
+                let tunnels = || metric(&mesh.zt_b, "istio_hbone_tunnels_open", &["destination"]).unwrap_or_default();
+                let mut open = connect(&mesh.client, at(&mesh.server, 9000))?;
+                open.write_all(b"x")?;
+                open.read_exact(&mut [0])?;
+                assert_eq!(tunnels(), 1);
+                mesh.mesh.control_plane().update(|plane| plane.unhealthy.extend(["server".to_owned()]))?;
+                mesh.zt_b.wait_for_log("pod is unhealthy or about to end", DEADLINE)?;
+                eventually("new connections come through another tunnel", || {
+                    exchange(&mesh.client, at(&mesh.server, 9000), b"new").is_ok() && tunnels() == 2
+                })?;
+                open.write_all(b"still here")?;
+                open.read_exact(&mut [0; 10])?;
+                drop(open);
+                eventually("the first tunnel ends with its last connection", || tunnels() == 1)?;
+                let mut open = connect(&mesh.client, at(&mesh.server, 9000))?;
+                open.write_all(b"x")?;
+                open.read_exact(&mut [0])?;
+                mesh.b.remove_pod(&mesh.server)?;
+                assert_eq!(open.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+                mesh.zt_b.wait_for_log("error=\"connection closed due to connection drain\"", DEADLINE)?;
+                Ok(())
+            },
+        ),
         two_nodes("the dump shows pods, workloads, certificates and settings", |mesh| {
             let _app = serve_http(&mesh.server, 8080)?;
             http_get(&mesh.client, at(&mesh.server, 8080))?;

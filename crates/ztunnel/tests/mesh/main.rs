@@ -1,5 +1,6 @@
 //! The real process in a real mesh: nodes and pods in network namespaces, redirection rules, the node agent's socket.
 
+mod arrivals;
 mod bulk;
 mod certificates;
 mod discovery;
@@ -7,6 +8,7 @@ mod early;
 mod ends;
 mod handshakes;
 mod lifecycle;
+mod limits;
 mod matrix;
 mod policy;
 mod traffic;
@@ -31,9 +33,11 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> ExitCode {
     let mut tests = Vec::new();
     tests.extend(traffic::tests());
+    tests.extend(arrivals::tests());
     tests.extend(bulk::tests());
     tests.extend(early::tests());
     tests.extend(ends::tests());
+    tests.extend(limits::tests());
     tests.extend(matrix::tests());
     tests.extend(policy::tests());
     tests.extend(lifecycle::tests());

@@ -32,24 +32,45 @@ pub(super) enum Ended {
     Io(#[from] io::Error),
     #[error("the agent does not read: no progress for {} s", SEND_TIMEOUT.as_secs())]
     Stuck,
+    #[error("another agent listens at the socket by now")]
+    Replaced,
     #[error("failure to read message : {0}")]
     Protocol(#[from] ZdsError),
 }
 
 /// The agent at the other end.
-pub(super) struct Agent(UnixDatagram);
+pub(super) struct Agent {
+    socket: UnixDatagram,
+    /// The socket's file when we connected, if it could be looked at.
+    file: Option<FileId>,
+}
+
+/// Tells files apart: device and inode.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    let stat = rustix::fs::stat(path).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
 
 impl Agent {
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
+        let file = file_id(path); // before connecting: a change in between is then noticed
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         connect(&fd, &SocketAddrUnix::new(path)?)?;
         // The type only lends its readiness; messages are received here, whole and with their descriptors.
-        Ok(Self(UnixDatagram::from_std(StdSocket::from(fd))?))
+        Ok(Self { socket: UnixDatagram::from_std(StdSocket::from(fd))?, file })
+    }
+
+    /// Whether another agent has put its socket in the place of the one that we are connected to. A file that is gone
+    /// tells nothing.
+    pub(super) fn is_abandoned(&self, path: &Path) -> bool {
+        self.file.is_some() && file_id(path).is_some_and(|now| Some(now) != self.file)
     }
 
     pub(super) async fn send(&self, packet: &[u8]) -> Result<(), Ended> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.0.send(packet)).await {
+        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(packet)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Ended::Stuck),
@@ -58,7 +79,7 @@ impl Agent {
 
     /// The next message. Loses nothing when it is dropped.
     pub(super) async fn receive(&self) -> Result<Message<OwnedFd>, Ended> {
-        self.0.async_io(Interest::READABLE, || receive(&self.0)).await?
+        self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await?
     }
 }
 

@@ -7,8 +7,10 @@ use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use istio_api::zds::AddWorkload;
 use istio_api::zds::workload_request::Payload;
+use istio_api::zds::{AddWorkload, SnapshotSent};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
@@ -288,6 +290,173 @@ fn an_agent_that_goes_away_and_comes_back_finds_its_pods_running() {
         talk.snapshot_sent().await;
         assert_eq!(driven.next().await, "cut c");
         assert_eq!(driven.told(), Told { ready: true, active: 2, started: 3, stopped: 1, ..Told::default() });
+    });
+}
+
+#[test]
+fn requests_are_carried_out_while_an_answer_waits_and_answered_in_their_order() {
+    play(async {
+        let place = Place::new();
+        let agent = place.agent();
+        let mut driven = Driven::start_waiting(&place, PATIENCE);
+        let talk = agent.accept().await;
+        talk.snapshot_sent().await;
+        driven.refuse_certificate("slow");
+        talk.say_add("slow").await;
+        talk.say_add("quick").await;
+        talk.say(&keep(""), &[]).await;
+        assert_eq!([driven.next().await, driven.next().await], ["start slow", "start quick"]);
+        driven.told.wait_for(|told| told.active == 2).await.unwrap();
+        assert!(!talk.has_heard(), "the first answer is not due");
+        driven.certify("slow");
+        assert_eq!([talk.answer().await, talk.answer().await], ["", ""]);
+        assert!(talk.answer().await.contains("keep received after snapshot"), "the last request was refused");
+    });
+}
+
+#[test]
+fn answers_wait_for_certificates_so_long_and_no_longer() {
+    play_fast(async {
+        let place = Place::new();
+        let agent = place.agent();
+        let driven = Driven::start_waiting(&place, Duration::from_secs(3));
+        let talk = agent.accept().await;
+        talk.snapshot_sent().await;
+        let uids = ["a", "b", "c"];
+        let began = tokio::time::Instant::now();
+        for uid in uids {
+            driven.refuse_certificate(uid);
+            talk.say_add(uid).await;
+        }
+        for _ in uids {
+            assert_eq!(talk.answer().await, "");
+        }
+        assert_eq!(began.elapsed().as_secs(), 3, "they wait at the same time");
+    });
+}
+
+#[test]
+fn pods_of_a_snapshot_are_answered_without_their_certificates() {
+    play(async {
+        let place = Place::new();
+        let agent = place.agent();
+        let driven = Driven::start_waiting(&place, 10 * PATIENCE);
+        driven.refuse_certificate("a");
+        let talk = agent.accept().await;
+        assert_eq!(talk.add("a").await, "");
+        assert_eq!(talk.snapshot_sent().await, "");
+        assert!(driven.told().ready);
+    });
+}
+
+#[test]
+fn a_broken_packet_is_told_after_everything_that_came_before_it() {
+    play(async {
+        let place = Place::new();
+        let agent = place.agent();
+        let driven = Driven::start_waiting(&place, 10 * PATIENCE);
+        driven.refuse_certificate("a");
+        let talk = agent.accept().await;
+        talk.snapshot_sent().await;
+        talk.say_add("a").await;
+        talk.say(&[0xff; 3], &[]).await;
+        assert_eq!(talk.answer().await, "");
+        assert!(talk.answer().await.starts_with("failure to read message"));
+        assert!(talk.hear().await.is_empty(), "the conversation ends");
+    });
+}
+
+#[test]
+fn an_agent_that_hangs_is_left_for_the_one_that_took_its_place() {
+    play_fast(async {
+        let place = Place::new();
+        let old = place.agent();
+        let mut driven = Driven::start(&place);
+        let hanging = old.accept().await;
+        hanging.add("a").await;
+        hanging.snapshot_sent().await;
+        let new = place.agent();
+        let talk = new.accept().await;
+        assert!(hanging.hear().await.is_empty(), "nobody talks to it any more");
+        assert_eq!(talk.keep("a").await, "");
+        assert_eq!(talk.snapshot_sent().await, "");
+        assert_eq!(driven.so_far(), ["start a"]);
+    });
+}
+
+#[test]
+fn an_agent_that_floods_costs_no_pod_no_descriptor_and_gets_every_answer() {
+    play(async {
+        let place = Place::new();
+        let agent = place.agent();
+        let mut driven = Driven::start(&place);
+        let talk = agent.accept().await;
+        talk.add("runs").await;
+        talk.snapshot_sent().await;
+        let memfd = wrong("inpod-flood");
+        let requests = 500;
+        tokio::join!(
+            async {
+                for _ in 0..requests {
+                    talk.say(&add("runs"), &[memfd.as_fd()]).await;
+                }
+            },
+            async {
+                for _ in 0..requests {
+                    assert!(talk.answer().await.contains("not a network namespace"));
+                }
+            }
+        );
+        assert_eq!(open_of("inpod-flood"), 1, "only ours");
+        assert_eq!(talk.add("more").await, "");
+        assert_eq!(driven.so_far(), ["start runs", "start more"]);
+        assert!(driven.told().ready);
+    });
+}
+
+/// Something that an agent might say, with about one byte in ten wrong, or cut short.
+fn garbled(random: &mut StdRng) -> Vec<u8> {
+    let snapshot = request(Payload::SnapshotSent(SnapshotSent {}));
+    let mut packet = [add("runs"), add("other"), keep("runs"), keep(""), snapshot][random.random_range(0..5)].clone();
+    if random.random_bool(0.3) {
+        packet.truncate(random.random_range(0..=packet.len()));
+    }
+    for byte in &mut packet {
+        if random.random_bool(0.1) {
+            *byte = random.random();
+        }
+    }
+    packet
+}
+
+#[test]
+fn random_packets_with_random_descriptors_leave_pods_alone_and_no_descriptor_open() {
+    play(async {
+        let place = Place::new();
+        let agent = place.agent();
+        let mut driven = Driven::start(&place);
+        let talk = agent.accept().await;
+        talk.add("runs").await;
+        drop(talk);
+        let memfd = wrong("inpod-random");
+        let mut random = StdRng::seed_from_u64(42);
+        for _ in 0..100 {
+            let talk = agent.accept().await;
+            assert_eq!(talk.keep("runs").await, "");
+            assert_eq!(talk.snapshot_sent().await, "", "a pod that runs is known after whatever was said before");
+            for _ in 0..random.random_range(1..5) {
+                let descriptors = vec![memfd.as_fd(); random.random_range(0..6)];
+                if talk.try_say(&garbled(&mut random), &descriptors).is_err() {
+                    break; // the conversation is over
+                }
+            }
+        }
+        let talk = agent.accept().await;
+        assert_eq!(talk.keep("runs").await, "");
+        assert_eq!(talk.snapshot_sent().await, "");
+        assert_eq!(open_of("inpod-random"), 1, "only ours");
+        assert!(driven.told().ready);
+        assert_eq!(driven.so_far(), ["start runs"], "no other pod came with a namespace");
     });
 }
 

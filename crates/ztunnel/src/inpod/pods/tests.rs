@@ -251,3 +251,13 @@ fn pods_that_run_or_wait_are_known() {
     let known = ["a", "b", "c"].map(|uid| script.0.knows(&uid.to_owned()));
     assert_eq!(known, [true, true, false]);
 }
+
+#[test]
+fn an_agent_that_announces_pods_without_end_is_refused_at_the_bound() {
+    let mut script = Script(Pods::new());
+    for n in 0..MOST {
+        assert_eq!(script.step(&format!("keep pod{n}")), "");
+    }
+    assert_eq!(script.step("keep another"), format!("refused: more pods than {MOST}"));
+    assert_eq!(script.step("keep pod0"), "", "what is known stays");
+}

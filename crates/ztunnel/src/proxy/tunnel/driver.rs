@@ -137,6 +137,8 @@ pub(in crate::proxy) struct Driver {
     half_closed: HalfClosed,
     census: Census,
     draining: bool,
+    /// Whether to drain as soon as the peer's handshake is complete.
+    drains_after_greeting: bool,
 }
 
 /// What a round of work came to.
@@ -181,6 +183,7 @@ impl Driver {
             half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
             census,
             draining: false,
+            drains_after_greeting: false,
         }
     }
 
@@ -213,7 +216,10 @@ impl Driver {
             match command {
                 Command::Open(opening) => self.open(opening),
                 Command::Recheck(patience) => self.recheck(patience),
-                Command::Drain => self.drain(Instant::now()),
+                Command::Retire if matches!(self.role, Role::Client(_)) => {}
+                // A peer in its handshake has come for a stream; it is told when it can be served.
+                Command::Drain | Command::Retire if self.is_greeting() => self.drains_after_greeting = true,
+                Command::Drain | Command::Retire => self.drain(Instant::now()),
                 Command::Abort => return Err(TunnelFailure::Aborted),
             }
         }
@@ -270,6 +276,11 @@ impl Driver {
         self.timer.as_mut().reset(at.into());
     }
 
+    /// Whether this is a server whose peer's handshake is not complete.
+    fn is_greeting(&self) -> bool {
+        matches!(&self.role, Role::Server(ServerRole::Unauthenticated(_)))
+    }
+
     /// Nothing new from now on. Connections that are on their way to this tunnel find another one.
     fn drain(&mut self, now: Instant) {
         self.draining = true;
@@ -320,6 +331,9 @@ impl Driver {
             && let ServerRole::Unauthenticated(serve) = std::mem::replace(server, ServerRole::Changing)
         {
             *server = ServerRole::Serving(serve(&self.tunnel));
+            if self.drains_after_greeting {
+                self.drain(Instant::now());
+            }
         }
     }
 

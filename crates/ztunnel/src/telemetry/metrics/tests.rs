@@ -46,7 +46,7 @@ fn before_any_connection_only_the_process_shows() {
         fds.lines().filter(|l| !l.starts_with('#')).map(|l| l.rsplit(' ').next().unwrap().parse().unwrap()).collect();
     assert!(numbers.len() == 2 && 0 < numbers[0] && numbers[0] < numbers[1], "{fds}");
     let tunnels = excerpt(&text, &["istio_hbone_"]);
-    assert_eq!(tunnels.lines().filter(|l| !l.starts_with('#')).count(), 3 * 2 + 9 * 2 + 2 * 2 + 2, "{tunnels}");
+    assert_eq!(tunnels.lines().filter(|l| !l.starts_with('#')).count(), 3 * 2 + 9 * 2 + 2 * 2 + 3, "{tunnels}");
     assert!(tunnels.contains("\nistio_hbone_window_budget_bytes 1000\n"), "{tunnels}");
     let known = |line: &&str| !fds.contains(line) && !tunnels.contains(line);
     let rest: String = text.lines().filter(known).map(|line| format!("{line}\n")).collect();
@@ -59,6 +59,7 @@ fn before_any_connection_only_the_process_shows() {
          # TYPE istio_tcp_sockets_open gauge\n"
             .to_owned()
             + &excerpt(&text, &["istio_tcp_sockets_open{"])
+            + &excerpt(&text, &["istio_unknown_workload_waiting"])
             + "# HELP workload_manager_active_proxy_count The number of pods with a running proxy.\n\
                # TYPE workload_manager_active_proxy_count gauge\n\
                workload_manager_active_proxy_count 0\n\

@@ -226,7 +226,11 @@ impl Collector for Tunnels {
         let (name, help) = ("istio_hbone_window_granted_bytes", "What peers may send ahead beyond first windows.");
         number(self.allowance.used())(encoder.encode_descriptor(name, help, None, gauge)?)?;
         let (name, help) = ("istio_hbone_window_budget_bytes", "The most of it that may be granted (BUFFER_BUDGET).");
-        number(self.allowance.limit())(encoder.encode_descriptor(name, help, None, gauge)?)
+        number(self.allowance.limit())(encoder.encode_descriptor(name, help, None, gauge)?)?;
+        let name = "istio_hbone_window_refused";
+        let help = "How often a window did not grow because that, or its pod's part of it, was used up.";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&self.allowance.refused(), None)
     }
 }
 

@@ -81,15 +81,16 @@ pub(super) struct Talk(UnixDatagram);
 
 impl Talk {
     pub(super) async fn say(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) {
-        self.0
-            .async_io(Interest::WRITABLE, || {
-                let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-                let mut control = SendAncillaryBuffer::new(&mut room);
-                assert!(descriptors.is_empty() || control.push(SendAncillaryMessage::ScmRights(descriptors)));
-                Ok(sendmsg(&self.0, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL)?)
-            })
-            .await
-            .unwrap();
+        self.0.async_io(Interest::WRITABLE, || self.try_say(packet, descriptors)).await.unwrap();
+    }
+
+    /// Says something if it can be said at once.
+    pub(super) fn try_say(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut control = SendAncillaryBuffer::new(&mut room);
+        assert!(descriptors.is_empty() || control.push(SendAncillaryMessage::ScmRights(descriptors)));
+        sendmsg(&self.0, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 
     /// The next packet; empty at the end.
@@ -103,6 +104,21 @@ impl Talk {
     /// Says something and yields the error of its acknowledgement, empty for success.
     pub(super) async fn ask(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> String {
         self.say(packet, descriptors).await;
+        self.answer().await
+    }
+
+    /// Says that a pod is there, and does not wait for an answer.
+    pub(super) async fn say_add(&self, uid: &str) {
+        self.say(&add(uid), &[own_namespace().as_fd()]).await;
+    }
+
+    /// Whether anything has come that was not heard yet.
+    pub(super) fn has_heard(&self) -> bool {
+        recv(&self.0, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok()
+    }
+
+    /// The error of the next acknowledgement, empty for success.
+    pub(super) async fn answer(&self) -> String {
         let answer = self.hear().await;
         match WorkloadResponse::decode(&answer[..]).unwrap().payload {
             Some(Answer::Ack(ack)) => ack.error,
@@ -163,6 +179,8 @@ pub(super) struct FakeProxies {
     occupied: Arc<Mutex<BTreeSet<String>>>,
     /// The namespaces that pods were started in.
     namespaces: Arc<Mutex<Vec<Weak<Netns>>>>,
+    /// Pods without a certificate at present.
+    uncertified: watch::Sender<BTreeSet<String>>,
 }
 
 impl PodProxies for FakeProxies {
@@ -178,6 +196,11 @@ impl PodProxies for FakeProxies {
         self.namespaces.lock().unwrap().push(Arc::downgrade(&netns));
         let _ = self.said.send(format!("start {name}"));
         Ok((name, self.said.clone()))
+    }
+
+    async fn certified(&self, who: &mesh::LocalWorkload) {
+        let mut uncertified = self.uncertified.subscribe();
+        uncertified.wait_for(|names| !names.contains(&*who.name)).await.unwrap();
     }
 
     async fn stop((name, said): Self::Pod, how: Shutdown) {
@@ -231,8 +254,18 @@ pub(super) struct Driven {
 
 impl Driven {
     pub(super) fn start(place: &Place) -> Self {
+        Self::start_waiting(place, Duration::ZERO)
+    }
+
+    /// With answers about new pods that wait for their certificates.
+    pub(super) fn start_waiting(place: &Place, certificate_wait: Duration) -> Self {
         let (sender, said) = mpsc::unbounded_channel();
-        let proxies = FakeProxies { said: sender, occupied: Arc::default(), namespaces: Arc::default() };
+        let proxies = FakeProxies {
+            said: sender,
+            occupied: Arc::default(),
+            namespaces: Arc::default(),
+            uncertified: watch::Sender::default(),
+        };
         let (observer, told) = watch::channel(Told::default());
         let (drain, mut draining) = watch::channel(false);
         let draining = async move {
@@ -240,7 +273,7 @@ impl Driven {
             let _ = draining.wait_for(|draining| *draining).await;
         };
         let states = PodStates::default();
-        let config = Config { socket: place.socket(), drain_deadline: Duration::from_secs(7) };
+        let config = Config { socket: place.socket(), certificate_wait, drain_deadline: Duration::from_secs(7) };
         let ended = tokio::spawn(run(config, proxies.clone(), observer, states.clone(), draining));
         Self { told, states, drain, ended, said, proxies }
     }
@@ -256,6 +289,15 @@ impl Driven {
 
     pub(super) fn free(&self, name: &str) {
         self.proxies.occupied.lock().unwrap().remove(name);
+    }
+
+    /// Whether pods of this name have certificates from now on.
+    pub(super) fn refuse_certificate(&self, name: &str) {
+        self.proxies.uncertified.send_if_modified(|names| names.insert(name.to_owned()));
+    }
+
+    pub(super) fn certify(&self, name: &str) {
+        self.proxies.uncertified.send_if_modified(|names| names.remove(name));
     }
 
     /// What was done with proxies next.
