@@ -6,6 +6,7 @@ mod certificates;
 mod discovery;
 mod early;
 mod ends;
+mod handover;
 mod handshakes;
 mod lifecycle;
 mod limits;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     tests.extend(discovery::tests());
     tests.extend(certificates::tests());
     tests.extend(handshakes::tests());
+    tests.extend(handover::tests());
     harness::main(tests)
 }
 
