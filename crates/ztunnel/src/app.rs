@@ -3,6 +3,8 @@
 //! The order of the start is that of spec configuration 6. Everything that can be wrong with the set-up ends the start
 //! with one line that says what and what to do; what was opened before is closed by being dropped.
 
+pub mod check;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -68,6 +70,8 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     tracing::info!("running with config: {}", config.log_yaml());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_of_gaps(&config);
+    let amiss = check::look(&config).into_iter().filter(|finding| finding.verdict != check::Verdict::Good);
+    amiss.for_each(|finding| tracing::warn!("{finding}"));
     let crypto = Crypto::new(config.crypto).map_err(failure)?;
 
     let mut signals = Signals::watch().map_err(failure)?;

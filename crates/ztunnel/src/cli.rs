@@ -7,6 +7,8 @@ use crate::version::BuildInfo;
 pub enum Command {
     /// Run the proxy; further arguments mean nothing.
     Proxy,
+    /// Print what there is of what the proxy needs.
+    Check,
     /// Print what was built.
     Version,
     /// Print the commands.
@@ -21,6 +23,7 @@ impl Command {
     pub fn of(arguments: &[String]) -> Self {
         match arguments.first().map(String::as_str) {
             None | Some("proxy") => Self::Proxy,
+            Some("check") => Self::Check,
             Some("version") => Self::Version,
             Some("help") => Self::Help,
             Some(other) => Self::Unknown(other.to_owned()),
@@ -33,6 +36,7 @@ impl Command {
 pub fn help(build: &BuildInfo) -> String {
     format!(
         "\nIstio Ztunnel ({})\n\nCommands:\nproxy (default) - Start the ztunnel proxy\n\
+         check           - Look at what ztunnel needs here, and say what is missing\n\
          version         - Print the version of ztunnel\nhelp            - Print commands and version of ztunnel\n",
         build.line()
     )
@@ -47,6 +51,7 @@ mod tests {
         for (arguments, command) in [
             (&[][..], Command::Proxy),
             (&["proxy", "ztunnel"], Command::Proxy),
+            (&["check"], Command::Check),
             (&["version", "x"], Command::Version),
             (&["help"], Command::Help),
             (&["--help"], Command::Unknown("--help".into())),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 use ztunnel::app;
+use ztunnel::app::check::{self, Verdict};
 use ztunnel::cli::{self, Command};
 use ztunnel::config::{Config, Environment};
 use ztunnel::telemetry::logging::{self, Format};
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
     let build = BuildInfo { istio_version: environment.istio_version() };
     match Command::of(&environment.arguments) {
         Command::Proxy => {}
+        Command::Check => return check(&environment),
         Command::Version => {
             println!("{}", build.line());
             return ExitCode::SUCCESS;
@@ -35,6 +37,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check(environment: &Environment) -> ExitCode {
+    let config = match Config::load(environment) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    config.warnings.iter().for_each(|warning| println!("doubtful  settings: {warning}"));
+    let findings = check::look(&config);
+    findings.iter().for_each(|finding| println!("{finding}"));
+    if findings.iter().any(|finding| finding.verdict == Verdict::Bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn run(environment: &Environment, build: BuildInfo) -> Result<(), Box<dyn std::error::Error>> {
