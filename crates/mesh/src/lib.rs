@@ -2,7 +2,8 @@
 //!
 //! The control plane's objects ([`Workload`], [`Service`], [`Policy`]) are applied to a [`State`], which hands out
 //! immutable [`View`]s. Decisions are plain functions over one view: [`route()`] for connections that leave a pod,
-//! [`admit_hbone`] and [`admit_plaintext`] for those that reach one, [`authorize()`] for whether they may.
+//! [`admit_hbone`] and [`admit_plaintext`] for those that reach one, [`authorize()`] for whether they may, [`Lookup`] for
+//! what a name means.
 //! A decision that goes through ends in a [`Permit`], without which no peer socket is opened; a decision that does
 //! not is a [`Refusal`], or a [`Need`] for something that the caller can find out.
 //!
@@ -20,6 +21,7 @@ pub mod connect;
 mod fixture;
 mod gateway;
 pub mod identity;
+pub mod lookup;
 pub mod name;
 pub mod permit;
 pub mod policy;
@@ -38,6 +40,7 @@ pub use authorize::{Denied, UnknownPolicy, Verdict, authorize, evaluate};
 pub use balance::Draw;
 pub use connect::{Baggage, ProxyHeader, TraceId, Traceparent};
 pub use identity::Identity;
+pub use lookup::{Found, Lookup, LookupSettings, Question, Standing};
 pub use name::{ClusterId, Hostname, LocalWorkload, Namespace, NamespacedHostname, NetworkId, NodeName, PolicyName};
 pub use name::{ServiceAccount, TrustDomain, Uid};
 pub use permit::Permit;

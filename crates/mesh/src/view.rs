@@ -106,6 +106,11 @@ impl View {
         self.services_by_hostname.get(hostname).map_or(&[], Slot::as_slice)
     }
 
+    /// The same by the name's text: in lower case, without a final dot.
+    pub(crate) fn services_called(&self, name: &str) -> &[Arc<Service>] {
+        self.services_by_hostname.get(name).map_or(&[], Slot::as_slice)
+    }
+
     /// The service that a client of that namespace means by an address: by exact VIP, else by range; without a client
     /// all services are visible (spec state-and-dns 6.1).
     pub fn service_at(&self, address: &NetworkAddress, client: Option<&Namespace>) -> Option<&Arc<Service>> {
