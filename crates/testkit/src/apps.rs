@@ -4,6 +4,7 @@
 //! and stop when dropped. They are for tests: one thread per connection, and no more HTTP than that takes.
 
 mod http;
+mod names;
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use crate::mesh::{Families, Pod};
 use crate::netns::NetNs;
 pub use http::Response;
+pub use names::resolve;
 
 /// For connecting and for every read and write of a client: a mesh that needs longer is broken.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hbone::h2::Allowance;
-use mesh::{AdmitSettings, LocalWorkload, RouteSettings};
+use mesh::lookup::{Families, Search};
+use mesh::{AdmitSettings, LocalWorkload, LookupSettings, RouteSettings};
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
@@ -24,6 +25,7 @@ use crate::admin::{self, Inside};
 use crate::config::{self, Config, LocalState, Mode, ports};
 use crate::control::{self, Connector, Credentials};
 use crate::crypto::Crypto;
+use crate::dns::{self, PodResolver, Resolvers};
 use crate::drain::signals::{Request, Signals};
 use crate::drain::{self, Drained, Mode as End, Watcher};
 use crate::identity::metrics::InUse;
@@ -43,6 +45,8 @@ use crate::xds::{self, Lookups, NodeDescription, Rejected, Remote, Source};
 
 /// How long requests to the admin servers may take once everything else has ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// Where systemd-resolved names the resolvers behind itself.
+const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Why the process cannot start or go on; one line for the operator.
 #[derive(Debug)]
@@ -69,7 +73,6 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     raise_descriptor_limit();
     tracing::info!("running with config: {}", config.log_yaml());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    warn_of_gaps(&config);
     let amiss = check::look(&config).into_iter().filter(|finding| finding.verdict != check::Verdict::Good);
     amiss.for_each(|finding| tracing::warn!("{finding}"));
     let crypto = Crypto::new(config.crypto).map_err(failure)?;
@@ -79,6 +82,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let (trigger, drain) = drain::channel();
     let ready = Ready::default();
     let [state, proxy] = [TaskName::StateManager, TaskName::Proxy].map(|name| ready.task(name));
+    let dns = config.dns_proxy.then(|| ready.task(TaskName::DnsProxy));
     let pods = if config.mode == Mode::Shared { PodMetrics::Shown } else { PodMetrics::Absent };
     let allowance = Allowance::new(config.buffer_budget);
     let metrics_config =
@@ -94,6 +98,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let identities = start_identities(&config, &crypto, certificates, metrics.registry())?;
     let tenants = Tenants::default();
     tokio::spawn(tenants.clone().look_after(views.clone(), identities.clone()));
+    let resolvers = start_resolvers(&config, &views, metrics.registry());
     let metrics = Arc::new(metrics);
     let states = PodStates::default();
     let admin = admin::bind(&admin_config(&config)).map_err(failure)?;
@@ -109,7 +114,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
     let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
-    let data = DataPlane { proxies, workers, tenants };
+    let data = DataPlane { proxies, resolvers, workers, tenants };
     let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
     let (last, servers) = drain::channel();
@@ -124,6 +129,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
         state.done();
         let mut plane = plane.start(drain)?;
         proxy.done();
+        dns.iter().for_each(Task::done);
         tokio::select! {
             _ = signals.reason(&shutdown) => {}
             Err(error) = &mut plane => tracing::error!(%error, "the data plane failed"),
@@ -148,16 +154,6 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let _ = last.drain(End::Graceful(LAST_REQUESTS)).await;
     stop(threads, &logging);
     Ok(())
-}
-
-/// What this version cannot do yet is said, not silently left out.
-fn warn_of_gaps(config: &Config) {
-    if config.dns_proxy {
-        tracing::warn!(
-            "this version has no DNS proxy yet: do not redirect DNS to port 15053; set ISTIO_META_DNS_CAPTURE=false to \
-             not be told"
-        );
-    }
 }
 
 fn xds_config(config: &Config, crypto: &Crypto) -> Result<xds::Config, Failure> {
@@ -349,6 +345,41 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
     }
 }
 
+/// The makers of pods' name servers, if names are captured.
+fn start_resolvers(config: &Config, views: &Views, registry: &mut Registry) -> Option<Resolvers> {
+    if !config.dns_proxy {
+        return None;
+    }
+    let localhost = |port| {
+        let v6 = config.ipv6_enabled.then_some((Ipv6Addr::LOCALHOST, port).into());
+        std::iter::once((Ipv4Addr::LOCALHOST, port).into()).chain(v6).collect()
+    };
+    let resolv_conf = vec![config.resolv_conf.clone(), SYSTEMD_RESOLV_CONF.into()];
+    let proxy = proxy_config(config, Allowance::new(0));
+    let domain = config.cluster_domain.trim_end_matches('.').to_ascii_lowercase();
+    let settings = dns::Config {
+        addresses: match config.dns_proxy_address {
+            config::Address::Localhost(port) => localhost(port),
+            config::Address::Socket(address) => vec![address],
+        },
+        mark: config.packet_mark,
+        port_reuse: proxy.port_reuse,
+        apps: proxy.apps,
+        lookup: LookupSettings {
+            domain: domain.into(),
+            search: match config.mode {
+                Mode::Shared => Search::OfPod,
+                Mode::Dedicated(_) => Search::These(dns::search_domains(&resolv_conf).into()),
+            },
+            preferred: config.prefered_service_namespace.as_deref().map(Into::into),
+            families: if config.ipv6_enabled { Families::Dual } else { Families::Ipv4 },
+            on_demand: config.xds_on_demand,
+        },
+        resolv_conf,
+    };
+    Some(Resolvers::new(settings, views.clone(), dns::Counts::register(registry)))
+}
+
 /// What carries traffic, set up as far as it can be before the mesh is known.
 enum Plane {
     /// Nothing is proxied.
@@ -356,7 +387,9 @@ enum Plane {
     /// The pods of the node, as its agent announces them.
     Shared { inpod: inpod::Config, data: DataPlane, reporter: Reporter, states: PodStates },
     /// One workload, whose listeners are bound.
-    Dedicated { pod: PodProxy, stay: Stay, data: DataPlane, deadline: Duration },
+    Dedicated { pod: PodProxy, resolver: Option<PodResolver>, stay: Stay, data: DataPlane, deadline: Duration },
+    /// One workload, whose names are answered and whose traffic is its own affair.
+    Names { resolver: PodResolver, data: DataPlane },
 }
 
 impl Plane {
@@ -369,10 +402,16 @@ impl Plane {
         states: PodStates,
     ) -> Result<Self, Failure> {
         let deadline = config.drain_deadline;
-        if !config.proxy {
-            return Ok(Self::Off);
-        }
+        let resolver = |who: &LocalWorkload| {
+            let bound = data.resolvers.as_ref().map(|resolvers| resolvers.bind(who.clone(), None));
+            bound.transpose().map_err(failure)
+        };
         match &config.mode {
+            Mode::Shared if !config.proxy => Ok(Self::Off),
+            Mode::Dedicated(who) if !config.proxy => {
+                let resolver = resolver(who)?;
+                Ok(resolver.map_or(Self::Off, |resolver| Self::Names { resolver, data }))
+            }
             Mode::Shared => {
                 check_in_pod(config.packet_mark)?;
                 let inpod = inpod::Config {
@@ -385,9 +424,10 @@ impl Plane {
                 Ok(Self::Shared { inpod, data, reporter, states })
             }
             Mode::Dedicated(who) => {
+                let resolver = resolver(who)?;
                 let pod = data.proxies.bind(LocalWorkload::clone(who), None).map_err(failure)?;
                 let stay = data.tenants.come(LocalWorkload::clone(who));
-                Ok(Self::Dedicated { pod, stay, data, deadline })
+                Ok(Self::Dedicated { pod, resolver, stay, data, deadline })
             }
         }
     }
@@ -409,12 +449,22 @@ impl Plane {
                 };
                 Ok(data.workers.next().spawn(task))
             }
-            Self::Dedicated { mut pod, stay, data, deadline } => {
+            Self::Names { mut resolver, data } => {
+                resolver.serve(data.workers.next()).map_err(failure)?;
+                Ok(tokio::spawn(async move {
+                    drain.begun().await;
+                    drop(resolver);
+                }))
+            }
+            Self::Dedicated { mut pod, mut resolver, stay, data, deadline } => {
+                if let Some(resolver) = &mut resolver {
+                    resolver.serve(data.workers.next()).map_err(failure)?;
+                }
                 pod.accept(&data.workers).map_err(failure)?;
                 Ok(tokio::spawn(async move {
                     drain.begun().await;
                     pod.shutdown(Shutdown::Graceful(deadline)).await;
-                    drop(stay);
+                    drop((stay, resolver));
                 }))
             }
         }

@@ -145,6 +145,8 @@ pub struct Config {
     pub proxy: bool,
     pub dns_proxy: bool,
     pub dns_proxy_address: Address,
+    /// The file that names resolvers for what is not the mesh's (`RESOLV_CONF`).
+    pub resolv_conf: PathBuf,
     pub require_original_source: Option<bool>,
     pub packet_mark: Option<u32>,
     pub inpod_uds: PathBuf,
@@ -277,6 +279,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         proxy: reader.boolean("ENABLE_PROXY")?,
         dns_proxy: dns_capture,
         dns_proxy_address: dns_address(reader, metadata.get("DNS_PROXY_ADDR").map(String::as_str)),
+        resolv_conf: reader.text("RESOLV_CONF")?.into(),
         require_original_source: reader.boolean("ENABLE_ORIG_SRC"),
         packet_mark: packet_mark(reader, shared),
         inpod_uds: reader.text("INPOD_UDS")?.into(),

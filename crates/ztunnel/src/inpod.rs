@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 pub use driver::run;
 
+use crate::dns::{PodResolver, Resolvers};
 use crate::identity::tenants::{Stay, Tenants};
 use crate::net::netns::Netns;
 use crate::proxy::{PodProxy, Proxies, Shutdown, Workers};
@@ -60,15 +61,19 @@ pub trait PodProxies: Clone + Send + Sync + 'static {
 pub struct DataPlane {
     /// Makes them.
     pub proxies: Proxies,
+    /// Makes their name servers, if pods are to have any.
+    pub resolvers: Option<Resolvers>,
     /// Where they run.
     pub workers: Workers,
     /// Who needs certificates.
     pub tenants: Tenants,
 }
 
-/// The proxy of a pod, and the pod's claim to a certificate.
+/// The proxy of a pod, its name server, and the pod's claim to a certificate.
 pub struct Tenant {
     proxy: PodProxy,
+    /// Answers until the proxy has ended: what drains may still want names.
+    _resolver: Option<PodResolver>,
     _stay: Stay,
 }
 
@@ -77,9 +82,15 @@ impl PodProxies for DataPlane {
 
     async fn start(&self, who: &LocalWorkload, netns: Arc<Netns>) -> Result<Tenant, String> {
         let stay = self.tenants.come(who.clone());
+        let bind = |resolvers: &Resolvers| resolvers.bind(who.clone(), Some(Arc::clone(&netns)));
+        let mut resolver = self.resolvers.as_ref().map(bind).transpose().map_err(|e| e.to_string())?;
         let mut proxy = self.proxies.bind(who.clone(), Some(netns)).map_err(|e| e.to_string())?;
-        proxy.accept(&self.workers).map_err(|e| format!("failed to watch the listeners: {e}"))?;
-        Ok(Tenant { proxy, _stay: stay })
+        let unwatched = |e: std::io::Error| format!("failed to watch the listeners: {e}");
+        if let Some(resolver) = &mut resolver {
+            resolver.serve(self.workers.next()).map_err(unwatched)?;
+        }
+        proxy.accept(&self.workers).map_err(unwatched)?;
+        Ok(Tenant { proxy, _resolver: resolver, _stay: stay })
     }
 
     async fn certified(&self, who: &LocalWorkload) {

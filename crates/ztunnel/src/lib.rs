@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod crypto;
+pub mod dns;
 pub mod drain;
 pub mod files;
 pub mod identity;

@@ -18,8 +18,8 @@ ztunnel is configured by environment variables. This page is printed from the ta
   under `defaultConfig`. The variable wins over the file.
 - `ISTIO_META_<KEY>` adds to the proxy metadata. `XDS_HEADER_<NAME>` and `CA_HEADER_<NAME>` are sent along to the control
   plane and the CA.
-- `ISTIO_META_DNS_CAPTURE` and `ISTIO_META_DNS_PROXY_ADDR` are understood, but this version has no DNS proxy yet; see
-  [compatibility](compatibility.md).
+- `ISTIO_META_DNS_CAPTURE`: anything but `true` (in any case) turns the DNS proxy off. `ISTIO_META_DNS_PROXY_ADDR` is where
+  it listens in each pod: `localhost:PORT` (both families) or `IP:PORT`; `localhost:15053` if unset.
 
 | variable | value | default | in `/config_dump` | meaning |
 |---|---|---|---|---|

@@ -90,6 +90,8 @@ pub(super) const KNOBS: &[Knob] = &[
     knob("FAKE_CA", Bool, Some("false"), Some("fakeCa"),
         "Certificates come from a root that is built in and public. For demonstrations only: whoever has this program can be anybody."),
     knob("PREFERED_SERVICE_NAMESPACE", Text, None, Some("preferedServiceNamespace"), "Namespace preferred among services of one name, in DNS."),
+    knob("RESOLV_CONF", Text, Some("/etc/resolv.conf"), None,
+        "File that names the resolvers for what the mesh does not know, looked at again when it changes. If it names only this machine, `/run/systemd/resolve/resolv.conf` is used."),
     knob("CRL_PATH", Text, None, Some("crlPath"),
         "Path of certificate revocation lists (PEM, or one in DER), loaded again when it changes; a file that cannot be used leaves the lists before it in force."),
     knob("TRUST_BUNDLES", Text, None, None,

@@ -4,8 +4,7 @@
 //! takes no lock that a connection waits for. Label values come from the control plane and from peers: they are escaped,
 //! and their number is bounded ([`MAX_SERIES`]).
 //!
-//! Nothing is counted here that does not happen in this build: the families of DNS come with it. The families of the
-//! control plane and of certificates are registered by those who count them.
+//! The families of names, of the control plane and of certificates are registered by those who count them.
 
 mod labels;
 mod process;

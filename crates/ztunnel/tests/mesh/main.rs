@@ -4,6 +4,7 @@ mod arrivals;
 mod bulk;
 mod certificates;
 mod discovery;
+mod dns;
 mod early;
 mod ends;
 mod handover;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     tests.extend(policy::tests());
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());
+    tests.extend(dns::tests());
     tests.extend(certificates::tests());
     tests.extend(handshakes::tests());
     tests.extend(handover::tests());
