@@ -60,8 +60,8 @@ impl ResolvConf {
                 }
                 // The last of them counts.
                 Some("search" | "domain") => {
-                    let domains = words.map(|word| word.trim_end_matches('.').to_ascii_lowercase().into());
-                    conf.search = domains.filter(|domain: &Box<str>| !domain.is_empty()).take(MOST_SEARCH).collect();
+                    let domains = words.map(|word| Box::<str>::from(word.trim_end_matches('.').to_ascii_lowercase()));
+                    conf.search = domains.filter(|domain| !domain.is_empty()).take(MOST_SEARCH).collect();
                 }
                 Some("options") => words.for_each(|word| conf.option(word)),
                 _ => {}
