@@ -201,3 +201,6 @@ fn write_key(key: &mut Vec<u8>, query: &Query, asked: &[u8], upstream: Option<So
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,3 +91,6 @@ impl<'a> Exchange<'a> {
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests;

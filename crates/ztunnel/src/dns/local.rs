@@ -122,3 +122,6 @@ fn tell(reply: &mut Reply<'_>, owner: Option<u16>, addresses: &mut [IpAddr], rng
     }
     addresses.len().min(MOST_ADDRESSES)
 }
+
+#[cfg(test)]
+mod tests;

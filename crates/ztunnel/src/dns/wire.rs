@@ -184,3 +184,6 @@ fn record(message: &[u8], start: usize) -> Option<Record> {
     let data = at + 10..at + 10 + length;
     (data.end <= message.len()).then_some(Record { start, kind, class, ttl_at: at + 4, data })
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
