@@ -28,7 +28,7 @@ pub enum TunnelError {
     Tls(TlsError),
     /// The peer broke HTTP/2 or a limit of it.
     Http2(Fault),
-    /// The TLS handshake took longer than [`HANDSHAKE_TIMEOUT`].
+    /// The TLS handshake took longer than [`HANDSHAKE_TIMEOUT`], or than it was [given](Tunnel::finish_handshake_by).
     HandshakeTimeout,
 }
 
@@ -37,9 +37,7 @@ impl fmt::Display for TunnelError {
         match self {
             Self::Tls(e) => write!(f, "{e}"),
             Self::Http2(e) => write!(f, "{e}"),
-            Self::HandshakeTimeout => {
-                write!(f, "TLS handshake not complete after {} s", HANDSHAKE_TIMEOUT.as_secs())
-            }
+            Self::HandshakeTimeout => f.write_str("TLS handshake not complete in time"),
         }
     }
 }
@@ -75,6 +73,11 @@ impl Tunnel {
 
     fn new(session: Session, role: Role, config: Config, now: Instant) -> Self {
         Self { session, h2: Connection::new(role, config, now), handshake_deadline: Some(now + HANDSHAKE_TIMEOUT) }
+    }
+
+    /// Gives the handshake less time than [`HANDSHAKE_TIMEOUT`].
+    pub fn finish_handshake_by(&mut self, deadline: Instant) {
+        self.handshake_deadline = self.handshake_deadline.map(|usual| usual.min(deadline));
     }
 
     /// Prepares `inbox` for a read from this tunnel's socket.

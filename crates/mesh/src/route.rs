@@ -12,6 +12,7 @@ use crate::balance::Draw;
 use crate::identity::Identity;
 use crate::name::NetworkId;
 use crate::permit::Permit;
+use crate::retry::{Past, Pick};
 use crate::service::Service;
 use crate::view::View;
 use crate::workload::Workload;
@@ -34,6 +35,8 @@ pub struct Outbound<'a> {
     pub learnt: &'a Learnt,
     /// What the operator set.
     pub settings: &'a RouteSettings,
+    /// What earlier attempts came to, of this connection and of others.
+    pub past: Past<'a>,
 }
 
 /// What the operator set about routing.
@@ -64,6 +67,8 @@ pub struct Route {
     pub client: SocketAddr,
     /// Where the app wanted to go.
     pub target: SocketAddr,
+    /// What was chosen last to get to the next hop; `None` if there was no choice.
+    pub pick: Option<Pick>,
 }
 
 impl Route {
@@ -120,7 +125,7 @@ impl Hop {
 /// [`Outbound::learnt`] and asks again; each need is named once at most, so that this comes to an end. Give a
 /// [`Replay`](crate::ask::Replay) as `draw` and rewind it before asking again, so that the choices made before stay made.
 pub fn route(request: &Outbound<'_>, draw: &mut dyn Draw) -> Result<Route, Halt> {
-    Router { request, client: canonical(request.client), target: canonical(request.target), draw }.route()
+    Router { request, client: canonical(request.client), target: canonical(request.target), draw, pick: None }.route()
 }
 
 #[cfg(test)]

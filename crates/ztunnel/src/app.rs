@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hbone::h2::Allowance;
 use mesh::lookup::{Families, Search};
-use mesh::{AdmitSettings, LocalWorkload, LookupSettings, RouteSettings};
+use mesh::{AdmitSettings, LocalWorkload, LookupSettings, RetrySettings, RouteSettings};
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
@@ -312,6 +312,11 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
         apps: liveness(socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries),
         unknown_workload_timeout: config.unknown_workload_timeout,
         half_closed_timeout: config.half_closed_timeout,
+        retry: if config.endpoint_retry {
+            RetrySettings::Within(config.endpoint_retry_deadline)
+        } else {
+            RetrySettings::Off
+        },
         early_data: if config.early_data { EarlyData::Allowed } else { EarlyData::Off },
         allowance,
         limits: proxy::Limits {

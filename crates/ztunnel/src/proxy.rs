@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hbone::h2::Allowance;
-use mesh::{AdmitSettings, LocalWorkload, RouteSettings};
+use mesh::{AdmitSettings, LocalWorkload, RetrySettings, RouteSettings};
 use tokio::sync::watch;
 
 pub use driver::{PodProxy, Proxies};
@@ -55,6 +55,8 @@ pub struct Config {
     pub unknown_workload_timeout: Duration,
     /// How long a connection that has ended in one direction may carry nothing in the other.
     pub half_closed_timeout: Duration,
+    /// Whether and for how long connections try one endpoint after the other.
+    pub retry: RetrySettings,
     /// Whether what apps say first may go along with the request for their connection.
     pub early_data: EarlyData,
     /// What the receive windows of all tunnels together may be beyond their first sizes.

@@ -59,12 +59,23 @@ impl Telemetry {
 
     /// Counts a connection as opened. Its record is made when the meter is finished or dropped.
     pub fn open(&self, flow: Arc<Flow>) -> Meter {
+        let mut meter = self.begin(flow);
+        meter.settle();
+        meter
+    }
+
+    /// A connection that may end up elsewhere than its flow says. It counts as opened once it is
+    /// [settled](Meter::settle), at its end at the latest.
+    pub fn begin(&self, flow: Arc<Flow>) -> Meter {
         let series = self.0.metrics.series(&flow);
+        Meter::new(self.clone(), flow, series)
+    }
+
+    fn opened(&self, series: &Series, flow: &Flow) {
         series.opened();
         if self.0.logging.logs_access(Level::DEBUG) {
-            self.0.logging.write(|out| access_log::opened(out, self.0.logging.format(), SystemTime::now(), &flow));
+            self.0.logging.write(|out| access_log::opened(out, self.0.logging.format(), SystemTime::now(), flow));
         }
-        Meter::new(self.clone(), flow, series)
     }
 
     /// Counts an accepted socket for as long as the guard lives.

@@ -1,10 +1,13 @@
 //! What telemetry is told of a connection (spec admin-and-telemetry 3, 4; data-plane 16.4, 19.2, 19.4).
 
+use std::time::Instant;
+
 use super::*;
 use crate::admit::{AdmitSettings, HboneRequest, admit_hbone, admit_plaintext};
 use crate::ask::Learnt;
 use crate::authorize::UnknownPolicy;
 use crate::fixture::{NETWORK, NoDraw, gateway, held, pod, service, socket, view};
+use crate::retry::{Failures, Past};
 use crate::route::{Outbound, RouteSettings, route};
 use crate::view::View;
 use crate::workload::Deployment;
@@ -40,7 +43,8 @@ fn outbound(view: &View, target: &str) -> Flow {
         RouteSettings { network: NETWORK.into(), hbone_port: 15008, illegal_ports: vec![], on_demand: false };
     let (source, learnt) = (held(view, "client"), Learnt::default());
     let (client, target) = (socket("10.0.0.1:40000"), socket(target));
-    let request = Outbound { view, source: &source, client, target, learnt: &learnt, settings: &settings };
+    let past = Past { failures: &Failures::default(), tried: &[], now: Instant::now() };
+    let request = Outbound { view, source: &source, client, target, learnt: &learnt, settings: &settings, past };
     Flow::outbound(&route(&request, &mut NoDraw).unwrap(), TRACE)
 }
 

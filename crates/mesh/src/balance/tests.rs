@@ -2,12 +2,16 @@
 
 use crate::workload::Deployment;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::*;
 use crate::fixture::{NoDraw, Seed, chances, gateway, held, pod, ports, service, view};
+use crate::retry::Failures;
 use crate::service::{HealthPolicy, LoadBalancer};
 use crate::view::{Change, State};
 use crate::workload::{ApplicationTunnel, Health, TunnelProtocol};
+
+mod past;
 
 /// What it is about, mode, preferences, endpoints, and the names of those that may be chosen.
 type Case<'a> = (&'a str, Mode, &'a [Scope], &'a [Workload], &'a [&'a str]);
@@ -16,8 +20,10 @@ type Case<'a> = (&'a str, Mode, &'a [Scope], &'a [Workload], &'a [&'a str]);
 type Chances = BTreeMap<Option<(String, u16)>, f64>;
 
 fn choices(view: &View, service: &Service, source: &Workload, port: u16, rule: PortRule) -> Chances {
+    let failures = Failures::default();
+    let past = Past { failures: &failures, tried: &[], now: Instant::now() };
     chances(|draw| {
-        let chosen = choose(view, service, source, port, rule, draw)?;
+        let chosen = choose(view, service, source, (port, rule), &past, draw)?;
         Some((chosen.workload.name.to_string(), chosen.port))
     })
 }
@@ -186,7 +192,8 @@ fn ports_lead_where_the_table_says() {
         let endpoint = pod("a", &["10.0.0.2"]).of("ns/web.example", endpoint_ports);
         let service = service("web", &[], declared);
         let view = view([service.clone().into(), client().into(), Workload { application_tunnel, ..endpoint }.into()]);
-        let chosen = choose(&view, &service, &held(&view, "client"), port, rule, &mut NoDraw);
+        let past = Past { failures: &Failures::default(), tried: &[], now: Instant::now() };
+        let chosen = choose(&view, &service, &held(&view, "client"), (port, rule), &past, &mut NoDraw);
         assert_eq!(chosen.map(|chosen| chosen.port), expected, "{case}");
     }
 }

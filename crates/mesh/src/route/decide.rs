@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{Hop, Outbound, Route};
 use crate::address::{Authority, NetworkAddress};
 use crate::ask::{Halt, Need, Resolution};
-use crate::balance::{Draw, PortRule, choose};
+use crate::balance::{Chosen, Draw, PortRule, choose};
 use crate::gateway;
 use crate::identity::Identity;
 use crate::refusal::{Gateway, Refusal};
+use crate::retry::{Pick, PickRole};
 use crate::service::{IpFamilies, Mode, Service};
 use crate::view::Addressed;
 use crate::workload::{GatewayAddress, GatewayDestination, Protocol, Workload};
@@ -22,6 +23,8 @@ pub(super) struct Router<'a> {
     /// Where the app wants to go, canonical.
     pub(super) target: SocketAddr,
     pub(super) draw: &'a mut dyn Draw,
+    /// What was chosen last.
+    pub(super) pick: Option<Pick>,
 }
 
 /// A workload that traffic is to be sent to, and how it came to that.
@@ -90,8 +93,9 @@ impl<'a> Router<'a> {
         if service.mode() == Mode::Passthrough {
             return Ok(self.passthrough());
         }
-        let Outbound { view, source, .. } = self.request;
-        let chosen = choose(view, service, source, self.target.port(), PortRule::Declared, self.draw)
+        let source = &self.request.source;
+        let chosen = self
+            .choose(service, self.target.port(), PortRule::Declared, PickRole::Endpoint)
             .ok_or(Refusal::NoHealthyUpstream(self.target))?;
         let upstream = Upstream {
             workload: chosen.workload,
@@ -150,13 +154,12 @@ impl<'a> Router<'a> {
 
     /// A workload for a reference to a waypoint or a network gateway (spec data-plane 5.3).
     fn resolve(&mut self, reference: &GatewayAddress, rule: PortRule) -> Result<Option<Upstream>, Halt> {
-        let Outbound { view, source, .. } = self.request;
         let asked = match &reference.destination {
             GatewayDestination::Address(address) => address.ip,
             GatewayDestination::Hostname(_) => self.target.ip(),
         };
         let port = reference.hbone_port;
-        match gateway::referred(view, reference) {
+        match gateway::referred(self.request.view, reference) {
             None => {
                 self.on_demand(match &reference.destination {
                     GatewayDestination::Address(address) => Need::Address(address.clone()),
@@ -172,7 +175,7 @@ impl<'a> Router<'a> {
                 if by_address && service.mode() == Mode::Passthrough {
                     return Ok(None);
                 }
-                let chosen = choose(view, service, source, port, rule, self.draw);
+                let chosen = self.choose(service, port, rule, PickRole::Way);
                 Ok(chosen.map(|chosen| Upstream {
                     workload: chosen.workload,
                     port: chosen.port,
@@ -181,6 +184,14 @@ impl<'a> Router<'a> {
                 }))
             }
         }
+    }
+
+    fn choose(&mut self, service: &Service, port: u16, rule: PortRule, role: PickRole) -> Option<Chosen> {
+        let Outbound { view, source, past, .. } = self.request;
+        let chosen = choose(view, service, source, (port, rule), past, self.draw)?;
+        let (uid, others) = (chosen.workload.uid.clone(), chosen.others);
+        self.pick = Some(Pick { service: service.key(), port, uid, role, others });
+        Some(chosen)
     }
 
     /// To an address that the mesh does not know, or that it is told to leave alone.
@@ -284,6 +295,7 @@ impl<'a> Router<'a> {
             service: service.cloned(),
             client: self.client,
             target: self.target,
+            pick: self.pick.clone(),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Instant;
 
 use super::*;
 use crate::ask::{Need, Replay, Resolution};
 use crate::fixture::{NETWORK, NoDraw, Script, chances, gateway, held, ip, pod, service, socket, view};
 use crate::refusal::Refusal;
+use crate::retry::Failures;
 use crate::service::{IpFamilies, LoadBalancer, Mode, Visibility};
 use crate::view::Change;
 use crate::workload::{ApplicationTunnel, Health, NetworkMode, Protocol, TunnelProtocol};
@@ -38,7 +40,8 @@ pub(super) fn ask(
     draw: &mut dyn Draw,
 ) -> Result<Route, Halt> {
     let client = SocketAddr::new(source.addresses.first().copied().unwrap_or(ip("127.0.0.1")), 40000);
-    route(&Outbound { view, source, client, target: socket(target), learnt, settings }, draw)
+    let past = Past { failures: &Failures::default(), tried: &[], now: Instant::now() };
+    route(&Outbound { view, source, client, target: socket(target), learnt, settings, past }, draw)
 }
 
 /// A route in words: how, where to, for what, whom it expects; then workload and service that telemetry gets.

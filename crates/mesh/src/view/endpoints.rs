@@ -67,12 +67,14 @@ impl Endpoints {
         self.members.is_empty()
     }
 
-    /// The eligible endpoints that have most in common with `source`, by weight (spec state-and-dns 7.4).
-    pub(crate) fn nearest(&self, source: &Workload) -> Option<&Pool> {
-        match &self.preferences {
-            None => Some(&self.members),
-            Some(preferences) => preferences.nearest(source, &self.members),
-        }
+    /// The eligible endpoints that have most in common with `source`, by weight (spec state-and-dns 7.4), and after them
+    /// those of whom less and less is asked, down to all that may be used.
+    pub(crate) fn groups(&self, source: &Workload) -> impl Iterator<Item = &Pool> {
+        let all = match &self.preferences {
+            Some(preferences) if preferences.mode == Mode::Strict => None,
+            _ => Some(&self.members),
+        };
+        self.preferences.iter().flat_map(|preferences| preferences.groups(source)).chain(all)
     }
 
     /// The service's preferences, if they mean anything.
@@ -136,15 +138,15 @@ impl Preferences {
         self.scopes.first() == Some(&Scope::Network) && self.mode != Mode::Strict
     }
 
-    fn nearest<'a>(&'a self, source: &Workload, all: &'a Pool) -> Option<&'a Pool> {
+    fn groups(&self, source: &Workload) -> impl Iterator<Item = &Pool> {
         let values = self.values(source);
-        if self.mode == Mode::Strict {
-            return self.near.get(&values[..]);
-        }
-        let near = (1..=values.len()).rev().find_map(|n| self.near.get(&values[..n]));
-        // Nobody of the source's network is left by now, so that these are all of other networks.
-        let far = || (2..=values.len()).rev().find_map(|n| self.far.get(&values[1..n]));
-        near.or_else(far).or(Some(all))
+        let scopes = values.len();
+        let steps = if self.mode == Mode::Strict { 1 } else { 2 * scopes };
+        (0..steps).filter_map(move |step| match scopes.checked_sub(step) {
+            Some(in_common @ 1..) => self.near.get(&values[..in_common]),
+            // By then nobody of the source's network is left, so that these are all of other networks.
+            _ => self.far.get(values.get(1..2 * scopes - step)?),
+        })
     }
 
     fn put(&mut self, member: &Member) {

@@ -4,6 +4,7 @@
 //! all cost the logarithm of the set's size, and two versions of a set share all but one path.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::name::Uid;
@@ -38,7 +39,7 @@ impl Member {
         &self.workload.services.get(self.membership as usize).expect("checked when the member was made").ports
     }
 
-    fn weight(&self) -> u64 {
+    pub(crate) fn weight(&self) -> u64 {
         if self.eligible { u64::from(self.workload.capacity) } else { 0 }
     }
 }
@@ -116,6 +117,11 @@ impl Pool {
     pub(crate) fn at(&self, point: u64) -> Option<&Member> {
         self.0.at(point)
     }
+
+    /// The points that fall in the weight of a workload's member; `None` if it has no weight.
+    pub(crate) fn points(&self, uid: &Uid) -> Option<Range<u64>> {
+        self.0.points(uid, hash(uid), 0)
+    }
 }
 
 impl Branch {
@@ -141,6 +147,17 @@ impl Branch {
             Child::Leaf(member) => (member.workload.uid == *uid).then_some(member),
             Child::Branch(branch) => branch.find(uid, hash, shift + LEVEL_BITS),
         }
+    }
+
+    fn points(&self, uid: &Uid, hash: u64, shift: u32) -> Option<Range<u64>> {
+        let index = self.index(uid, hash, shift)?;
+        let before: u64 = self.children.iter().take(index).map(Child::weight).sum();
+        let points = match self.children.get(index)? {
+            Child::Leaf(member) if member.workload.uid == *uid && member.weight() > 0 => 0..member.weight(),
+            Child::Leaf(_) => return None,
+            Child::Branch(branch) => branch.points(uid, hash, shift + LEVEL_BITS)?,
+        };
+        Some(before + points.start..before + points.end)
     }
 
     /// Returns the weight of the member replaced, if there was one.

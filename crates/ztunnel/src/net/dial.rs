@@ -43,13 +43,21 @@ impl Dialer {
     /// # Errors
     /// The kernel's, or kind `TimedOut` after [`DIAL_TIMEOUT`].
     pub async fn dial(&self, permit: &Permit) -> io::Result<TcpStream> {
+        self.dial_within(permit, DIAL_TIMEOUT).await
+    }
+
+    /// The same within a time that may be shorter than [`DIAL_TIMEOUT`].
+    ///
+    /// # Errors
+    /// The kernel's, or kind `TimedOut`.
+    pub async fn dial_within(&self, permit: &Permit, patience: Duration) -> io::Result<TcpStream> {
         let destination = permit.hop().dial();
         let kept = match permit.grant() {
             Grant::Inbound(admission, _) => admission.source_ip(),
             Grant::Outbound(_) => None, // never spoofed
         };
         let source = kept.filter(|source| *source != destination.ip());
-        match tokio::time::timeout(DIAL_TIMEOUT, self.connect(source, destination, &permit.hop())).await {
+        match tokio::time::timeout(patience.min(DIAL_TIMEOUT), self.connect(source, destination, &permit.hop())).await {
             Ok(outcome) => outcome,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")),
         }

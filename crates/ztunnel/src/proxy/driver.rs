@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hbone::{HANDSHAKE_TIMEOUT, Tunnel};
 use mesh::workload::Health;
-use mesh::{Direction, LocalWorkload, Reporter, ResponseFlag};
+use mesh::{Direction, Fault, LocalWorkload, Reporter, ResponseFlag};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
@@ -17,14 +17,14 @@ use tracing::Instrument;
 use super::context::Context;
 use super::inbound::{InboundTunnel, Patience};
 use super::limits::{Pace, Quota};
-use super::outbound::{self, Captured};
+use super::outbound::{self, Failure, Outgoing};
 use super::pool::{NewTunnel, Pool};
 use super::registry::Registry;
 use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole};
 use super::worker::Workers;
 use super::{Config, Phase, SharedConfig, Shutdown, passthrough, reached, span};
 use crate::identity::{Identities, Priority, peer_identity};
-use crate::net::dial::Dialer;
+use crate::net::dial::{DIAL_TIMEOUT, Dialer};
 use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener, PortReuse};
 use crate::net::netns::Netns;
 use crate::net::original_dst::original_destination;
@@ -146,7 +146,8 @@ impl PodProxy {
         runtime.spawn(inbound.instrument(span.clone()));
         let plaintext = accept_plaintext(Arc::clone(&context), plaintext, phase.clone());
         runtime.spawn(plaintext.instrument(span.clone()));
-        let outbound = accept_outbound(Arc::clone(&context), pool, outbound, phase.clone());
+        let outgoing = Arc::new(Outgoing::new(Arc::clone(&context), pool, phase.clone()));
+        let outbound = accept_outbound(outgoing, outbound);
         runtime.spawn(outbound.instrument(span.clone()));
         runtime.spawn(watch_policies(context, phase).instrument(span));
         Ok(())
@@ -284,19 +285,13 @@ async fn let_others_run() {
     .await;
 }
 
-async fn accept_outbound(context: Arc<Context>, pool: Arc<Pool>, mut door: Door, phase: watch::Receiver<Phase>) {
+async fn accept_outbound(outgoing: Arc<Outgoing>, mut door: Door) {
     let mut accepted = 0_usize;
     while let Some((arrival, socket)) = door.next().await {
         let target = original_destination(&arrival.socket, arrival.local);
-        let (context, pool, phase) = (Arc::clone(&context), Arc::clone(&pool), phase.clone());
-        tokio::spawn(
-            async move {
-                if let Captured::Plain(plain) = outbound::capture(&context, &pool, arrival, target, socket).await {
-                    passthrough::carry_outbound(&context, plain, phase).await;
-                }
-            }
-            .in_current_span(),
-        );
+        let outgoing = Arc::clone(&outgoing);
+        let capture = async move { outbound::capture(&outgoing, arrival, target, socket).await };
+        tokio::spawn(capture.in_current_span());
         accepted += 1;
         if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
             let_others_run().await;
@@ -407,11 +402,16 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
     let registered = context.registry.register(handle.clone());
     let connected = async {
         let certificate = context.identities.certificate(&key.source, Priority::RealTime).await;
-        let certificate = certificate.map_err(|e| (ResponseFlag::IdentityError, format!("identity error: {e}")))?;
+        let certificate = certificate.map_err(|e| ours(ResponseFlag::IdentityError, format!("identity error: {e}")))?;
         let tls = certificate.client_config(&key.expect);
-        let socket = context.dialer.dial(&permit).await.map_err(|e| dial_failure(&e))?;
+        let (retry, begun) = (context.config.retry, Instant::now());
+        let patience = retry.attempt().unwrap_or(DIAL_TIMEOUT);
+        let socket = context.dialer.dial_within(&permit, patience).await.map_err(|e| dial_failure(&e))?;
         let tunnel = Tunnel::client(tls, context.config.client.clone(), Instant::now());
-        let mut tunnel = tunnel.map_err(|e| (ResponseFlag::TlsFailure, format!("tls error: {e}")))?;
+        let mut tunnel = tunnel.map_err(|e| ours(ResponseFlag::TlsFailure, format!("tls error: {e}")))?;
+        if let Some(patience) = retry.tunnel() {
+            tunnel.finish_handshake_by(begun + patience);
+        }
         tunnel.draw_on(context.config.allowance.clone());
         Ok((socket, tunnel))
     };
@@ -431,28 +431,33 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
                 }
             }
         }
-        Err((flag, error)) => fail_all(mailbox, flag, &error),
+        Err(failure) => fail_all(mailbox, &failure),
     }
     pool.remove(&key, &handle);
     drop((registered, phase));
 }
 
 /// Wording and flag of a tunnel that could not be dialled (spec data-plane 9.4).
-fn dial_failure(error: &std::io::Error) -> (ResponseFlag, String) {
+fn dial_failure(error: &std::io::Error) -> Failure {
     if error.kind() == std::io::ErrorKind::TimedOut {
         let text = format!("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: {error}");
-        (ResponseFlag::NetworkPolicy, text)
+        Failure { flag: ResponseFlag::NetworkPolicy, ..Failure::of_dial(error, text) }
     } else {
-        (ResponseFlag::Connect, format!("io error: {error}"))
+        Failure::of_dial(error, format!("io error: {error}"))
     }
 }
 
+/// A failure of this side, which another endpoint would not change.
+fn ours(flag: ResponseFlag, error: String) -> Failure {
+    Failure { fault: Fault::Final, flag, error }
+}
+
 /// Everybody who waited for a tunnel that did not come about shares the reason.
-fn fail_all(mut mailbox: Mailbox, flag: ResponseFlag, error: &str) {
+fn fail_all(mut mailbox: Mailbox, failure: &Failure) {
     mailbox.commands.close();
     while let Ok(command) = mailbox.commands.try_recv() {
         if let Command::Open(opening) = command {
-            opening.fail(flag, error.to_owned());
+            opening.fail(failure.clone());
         }
     }
 }

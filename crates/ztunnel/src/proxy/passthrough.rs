@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh::{End, Outcome, Permit, ResponseFlag};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -13,26 +14,26 @@ use tokio::time::{Instant, sleep_until};
 use super::context::Context;
 use super::copy::{self, CopyError, Count};
 use super::inbound::{self, Connected, Patience};
-use super::outbound::Plain;
+use super::outbound::Pursuit;
 use super::{Phase, reached};
 use crate::net::listen::Arrival;
 use crate::state::ANNOUNCEMENT_TIMEOUT;
 use crate::telemetry::Meter;
 
-/// Dials the destination of a captured connection and copies until the end, or until `phase` cuts it.
-pub(super) async fn carry_outbound(context: &Context, plain: Plain, phase: watch::Receiver<Phase>) {
-    let Plain { arrival, permit, meter, socket: _counted } = plain;
-    let server = match context.dialer.dial(&permit).await {
-        Ok(server) => server,
-        Err(error) => {
-            return meter.finish(io_failure(&error));
-        }
-    };
-    let client = match TcpStream::from_std(arrival.socket) {
+/// Copies between a captured connection and its destination until the end, or until the pod's proxy cuts it.
+pub(super) async fn carry_outbound(pursuit: Pursuit, mut server: TcpStream) {
+    let Pursuit { outgoing, app, mut meter, socket: _counted, early, .. } = pursuit;
+    meter.settle();
+    let client = match TcpStream::from_std(app) {
         Ok(client) => client,
         Err(error) => return meter.finish(io_failure(&error)),
     };
-    let half_closed_timeout = context.config.half_closed_timeout;
+    // What an attempt through a tunnel has read of the app; a new socket's buffer takes it at once.
+    if let Err(error) = server.write_all(&early).await {
+        return meter.finish(io_failure(&error));
+    }
+    meter.upstream(early.len() as u64);
+    let (half_closed_timeout, phase) = (outgoing.context.config.half_closed_timeout, outgoing.phase.clone());
     carry(client, server, meter, phase, half_closed_timeout, std::future::pending()).await;
 }
 

@@ -8,8 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh::{Identity, Permit, ResponseFlag};
+use mesh::{Fault, Identity, Permit, ResponseFlag};
 
+use super::outbound::Failure;
 use super::tunnel::{EarlyData, Handle, Mailbox, Opening};
 
 /// Peers remembered for having refused early data. One that was forgotten refuses once more, at the price of a round
@@ -75,7 +76,8 @@ impl Pool {
             // A new tunnel has room; if that ever changes, the connection fails rather than waits for nothing.
             Err(opening) => {
                 drop(tunnels);
-                return opening.fail(ResponseFlag::Connect, "no room in a new tunnel".to_owned());
+                let (fault, flag) = (Fault::Final, ResponseFlag::Connect);
+                return opening.fail(Failure { fault, flag, error: "no room in a new tunnel".to_owned() });
             }
         }
         drop(tunnels);

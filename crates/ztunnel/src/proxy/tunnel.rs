@@ -9,20 +9,20 @@ mod driver;
 mod ready;
 mod streams;
 
-use std::net::TcpStream as AppSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hbone::h2::Header;
-use mesh::{Outcome, Permit, ResponseFlag};
+use mesh::Permit;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub(super) use driver::{ClientRole, Driver, Ended, Role, ServerRole};
 
 use super::inbound::Patience;
+use super::outbound::{Failure, Pursuit};
 use super::pool::PoolKey;
-use crate::telemetry::{Meter, SocketGuard};
+use crate::telemetry::Meter;
 
 /// Commands that may wait for a tunnel's task. A tunnel takes all of them whenever it runs; more than this many can
 /// only wait while it is being dialled, and then each is a connection that counts against the tunnel's streams.
@@ -46,23 +46,17 @@ pub(super) enum Command {
 pub(super) struct Opening {
     /// Which tunnels may carry it.
     pub(super) key: PoolKey,
-    /// The app's socket, not registered with a runtime.
-    pub(super) app: AppSocket,
     /// `:authority` of the CONNECT request.
     pub(super) authority: String,
     /// The other headers, in order.
     pub(super) headers: Vec<(&'static str, String)>,
-    /// Records the connection; counted as opened already.
-    pub(super) meter: Meter,
-    /// Counts the app's socket as open.
-    pub(super) socket: SocketGuard,
     /// What allowed the connection.
     pub(super) permit: Box<Permit>,
     /// Tunnels that this connection may still be moved to before it has been answered.
     pub(super) moves_left: u8,
-    /// What the app said first, if that was sent along with the request: at most [`MAX_EARLY`] bytes, kept until the
-    /// answer so that another tunnel can be given them as well.
-    pub(super) early: Vec<u8>,
+    /// The connection itself. What its app said first, at most [`MAX_EARLY`] bytes, is kept until the answer, so that
+    /// another tunnel can be given it as well.
+    pub(super) pursuit: Pursuit,
 }
 
 /// Most bytes of an app that are sent before its request is answered.
@@ -84,9 +78,11 @@ impl Opening {
         self.headers.iter().map(|(name, value)| Header::new(name, value)).collect()
     }
 
-    /// Gives up: the app sees a reset, the record the reason.
-    pub(super) fn fail(self: Box<Self>, flag: ResponseFlag, error: String) {
-        self.meter.finish(Outcome::Failed { flag, error });
+    /// This tunnel does not carry the connection: it goes to another endpoint, or the app sees a reset and the record
+    /// the reason.
+    pub(super) fn fail(self: Box<Self>, failure: Failure) {
+        let Self { permit, pursuit, .. } = *self;
+        pursuit.try_again(*permit, failure);
     }
 }
 

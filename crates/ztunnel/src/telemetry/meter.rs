@@ -20,12 +20,40 @@ pub struct Meter {
     series: Arc<Series>,
     opened: Instant,
     tally: Tally,
-    recorded: bool,
+    state: State,
+}
+
+/// How much of a connection has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing, since it may go elsewhere yet.
+    Undecided,
+    /// That it has opened.
+    Opened,
+    /// All of it.
+    Recorded,
 }
 
 impl Meter {
     pub(super) fn new(telemetry: Telemetry, flow: Arc<Flow>, series: Arc<Series>) -> Self {
-        Self { telemetry, flow, series, opened: Instant::now(), tally: Tally::default(), recorded: false }
+        let (opened, tally) = (Instant::now(), Tally::default());
+        Self { telemetry, flow, series, opened, tally, state: State::Undecided }
+    }
+
+    /// The connection goes where its flow says. Counts it as opened.
+    pub fn settle(&mut self) {
+        if self.state == State::Undecided {
+            self.state = State::Opened;
+            self.telemetry.opened(&self.series, &self.flow);
+        }
+    }
+
+    /// The connection goes elsewhere; to be called before it is [settled](Self::settle).
+    pub fn redirect(&mut self, flow: Arc<Flow>) {
+        if self.state == State::Undecided {
+            self.series = self.telemetry.metrics().series(&flow);
+            self.flow = flow;
+        }
     }
 
     /// Who talks to whom.
@@ -52,7 +80,8 @@ impl Meter {
     }
 
     fn record(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.recorded, true) {
+        self.settle();
+        if std::mem::replace(&mut self.state, State::Recorded) == State::Recorded {
             return;
         }
         let (flow, tally, duration) = (Arc::clone(&self.flow), self.tally, self.opened.elapsed());

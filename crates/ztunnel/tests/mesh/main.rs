@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod matrix;
 mod policy;
+mod retry;
 mod traffic;
 
 use std::error::Error;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     tests.extend(limits::tests());
     tests.extend(matrix::tests());
     tests.extend(policy::tests());
+    tests.extend(retry::tests());
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());
     tests.extend(dns::tests());

@@ -181,8 +181,9 @@ fn the_waypoint_reference_or_the_target_decides_the_family() {
 fn from(view: &View, source: &str, client: &str, target: &str) -> String {
     let (source, settings, learnt) = (held(view, source), settings(), Learnt::default());
     let client = SocketAddr::new(ip(client), 40000);
+    let past = Past { failures: &Failures::default(), tried: &[], now: Instant::now() };
     words(route(
-        &Outbound { view, source: &source, client, target: socket(target), learnt: &learnt, settings: &settings },
+        &Outbound { view, source: &source, client, target: socket(target), learnt: &learnt, settings: &settings, past },
         &mut NoDraw,
     ))
 }

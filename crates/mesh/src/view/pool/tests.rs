@@ -37,6 +37,21 @@ fn every_eligible_member_gets_exactly_its_weight() {
 }
 
 #[test]
+fn the_points_of_a_member_are_those_that_draw_it() {
+    let mut pool = Pool::default();
+    for i in 0..200 {
+        pool.put(member(&format!("uid-{i}"), i % 4, i % 5 > 0));
+    }
+    for i in 0..200 {
+        let uid = format!("uid-{i}").as_str().into();
+        let points: Vec<u64> =
+            (0..pool.weight()).filter(|point| pool.at(*point).is_some_and(|m| m.workload.uid == uid)).collect();
+        assert_eq!(pool.points(&uid).unwrap_or(0..0).collect::<Vec<_>>(), points, "{uid}");
+    }
+    assert_eq!(pool.points(&"uid-unknown".into()), None);
+}
+
+#[test]
 fn an_empty_pool_has_nothing_to_draw() {
     let pool = Pool::default();
     assert!(pool.is_empty() && pool.at(0).is_none() && pool.get(&"a".into()).is_none());

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use hbone::error::{OpenError, Reason};
 use hbone::h2::{End, Event, Header, Request, ResetBy, StreamId};
 use hbone::{Inbox, Outbox, Tunnel, TunnelError};
-use mesh::{Outcome, ResponseFlag};
+use mesh::{Fault, Outcome, ResponseFlag};
 use slab::Slab;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -27,6 +27,7 @@ use super::{Accepted, Answer, Command, EarlyData, Load, Mailbox, Opening};
 use crate::net::options::end_in_order;
 use crate::proxy::copy;
 use crate::proxy::inbound::{InboundTunnel, Patience};
+use crate::proxy::outbound::{Failure, Pursuit};
 use crate::proxy::pool::Pool;
 use crate::proxy::scratch::{self, Reading, Run};
 use crate::telemetry::{Census, Holding, StreamEnd};
@@ -42,6 +43,8 @@ const MIN_ROOM: usize = 16 * 1024;
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
 /// Reads after a deadline before it counts although the peer keeps talking: as much as a socket holds.
 const MAX_OVERDUE_READS: u8 = 16;
+/// What a peer answers that cannot reach what is behind it (spec data-plane 6.5).
+const UNAVAILABLE: u16 = 503;
 /// Connections that may wait in a client's tunnel for a stream while the peer allows no more.
 const MAX_WAITING: usize = 1024;
 
@@ -442,7 +445,10 @@ impl Driver {
                 opening.moves_left = left;
                 client.pool.place(opening);
             }
-            _ => opening.fail(ResponseFlag::H2HandshakeFailure, format!("h2 failed: {error}")),
+            _ => {
+                let (fault, flag) = (Fault::Unreachable, ResponseFlag::H2HandshakeFailure);
+                opening.fail(Failure { fault, flag, error: format!("h2 failed: {error}") });
+            }
         }
     }
 
@@ -508,10 +514,15 @@ impl Driver {
         if status != 200 {
             self.tunnel.reset(id, Reason::CANCEL);
             self.remove(slot, StreamEnd::NotCarried);
-            let name = http_status_name(status);
-            return opening.fail(ResponseFlag::Connect, format!("http status: {status} {name}").trim_end().to_owned());
+            // Without a 200 there is no tunnel to the app (RFC 9110 §9.3.6): what went early has gone nowhere.
+            let fault = if status == UNAVAILABLE { Fault::Unavailable } else { Fault::Final };
+            let error = format!("http status: {status} {}", http_status_name(status)).trim_end().to_owned();
+            return opening.fail(Failure { fault, flag: ResponseFlag::Connect, error });
         }
-        let Opening { app, mut meter, socket, permit, early, .. } = *opening;
+        let Opening { permit, pursuit, .. } = *opening;
+        pursuit.outgoing.worked(&permit);
+        let Pursuit { app, mut meter, socket, early, .. } = pursuit;
+        meter.settle();
         if stream.sent_early {
             meter.upstream(early.len() as u64);
         } else {
@@ -580,8 +591,10 @@ impl Driver {
                 self.move_on(opening, &format!("stream refused by peer: {reason}"));
             }
             Stage::Requested(opening) => {
+                let fault = if stream.sent_early { Fault::Final } else { Fault::Unreachable };
                 self.remove(slot, StreamEnd::NotCarried);
-                opening.fail(ResponseFlag::H2HandshakeFailure, format!("h2 failed: stream reset by peer: {reason}"));
+                let error = format!("h2 failed: stream reset by peer: {reason}");
+                opening.fail(Failure { fault, flag: ResponseFlag::H2HandshakeFailure, error });
             }
             Stage::Open(app) if reason == Reason::NO_ERROR && stream.receive != ReceiveHalf::Open => {
                 // The peer has said everything and wants nothing more: in order (RFC 9113 §8.1).
@@ -883,13 +896,20 @@ impl Driver {
             && !self.tunnel.has_transmit()
     }
 
-    fn abort_streams(&mut self, end: StreamEnd, outcome: impl Fn() -> Outcome) {
+    fn abort_streams(&mut self, end: StreamEnd, fault: Fault, outcome: impl Fn() -> Outcome) {
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
             self.tunnel.reset(stream.id, Reason::CANCEL);
-            if let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) {
-                opening.meter.finish(outcome());
+            let sent_early = stream.sent_early;
+            match (std::mem::replace(&mut stream.stage, Stage::Closing), outcome()) {
+                (Stage::Requested(opening), Outcome::Failed { flag, error }) => {
+                    // Bytes that went along with the request are in doubt.
+                    let fault = if sent_early { Fault::Final } else { fault };
+                    opening.fail(Failure { fault, flag, error });
+                }
+                (Stage::Requested(opening), outcome) => opening.pursuit.meter.finish(outcome),
+                (stage, _) => stream.stage = stage,
             }
             self.finish(slot, end, outcome());
         }
@@ -914,14 +934,21 @@ impl Driver {
             TunnelFailure::Aborted => StreamEnd::Drain,
             _ => StreamEnd::TunnelFailure,
         };
-        self.abort_streams(end, outcome);
-        while let Some(opening) = self.waiting.pop_front() {
-            opening.fail(flag, error.clone());
-        }
+        let fault = match &failure {
+            TunnelFailure::Aborted => Fault::Final,
+            TunnelFailure::Machine(TunnelError::HandshakeTimeout) => Fault::TimedOut,
+            _ => Fault::Unreachable,
+        };
+        // Nobody is to come back to this tunnel.
         self.commands.close();
+        self.load.limit_to(0);
+        self.abort_streams(end, fault, outcome);
+        while let Some(opening) = self.waiting.pop_front() {
+            opening.fail(Failure { fault, flag, error: error.clone() });
+        }
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Open(opening) = command {
-                opening.fail(flag, error.clone());
+                opening.fail(Failure { fault, flag, error: error.clone() });
             }
         }
         self.say_goodbye();

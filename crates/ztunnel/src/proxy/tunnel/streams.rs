@@ -22,7 +22,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::ready::SlotWaker;
-use super::{Answer, MAX_EARLY, Opening};
+use super::{Answer, MAX_EARLY, Opening, Pursuit};
 use crate::telemetry::{Holding, Meter, SocketGuard};
 
 /// Ranges written with one system call; more payload than a batch of small frames rarely has.
@@ -128,7 +128,7 @@ impl AppStream {
     /// The bytes that it keeps, and whether it is half closed.
     pub(super) fn holding(&self) -> Holding {
         let early = match &self.stage {
-            Stage::Requested(opening) => opening.early.len(),
+            Stage::Requested(opening) => opening.pursuit.early.len(),
             Stage::Preparing(_) | Stage::Open(_) | Stage::Closing => 0,
         };
         Holding {
@@ -286,11 +286,11 @@ fn took(n: usize, spill_taken: &mut usize, prologue: &mut usize) -> usize {
 /// Sends what the app has said so far along with the request, if it has said anything. Returns whether it did; what
 /// could not go early goes after the answer.
 fn send_early(id: StreamId, opening: &mut Opening, tunnel: &mut Tunnel, outbox: &mut Outbox) -> bool {
-    let again = !opening.early.is_empty();
-    if again && tunnel.send_capacity(id).min(outbox.room()) < opening.early.len() {
+    let Pursuit { app, early, .. } = &mut opening.pursuit;
+    let again = !early.is_empty();
+    if again && tunnel.send_capacity(id).min(outbox.room()) < early.len() {
         return false;
     }
-    let Opening { app, early, .. } = opening;
     let sent = tunnel.send_data(id, MAX_EARLY, outbox, |places| {
         if again {
             return Ok::<_, io::Error>(put(early, places));
