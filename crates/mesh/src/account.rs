@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::address::Authority;
 use crate::admit::Admission;
+use crate::cause::Cause;
 use crate::connect::{Baggage, TraceId};
 use crate::identity::Identity;
 use crate::refusal::ResponseFlag;
@@ -283,10 +284,12 @@ pub enum Outcome {
     Complete,
     /// With an error.
     Failed {
-        /// The flag that metrics get.
-        flag: ResponseFlag,
+        /// Why.
+        cause: Cause,
         /// The wording of the log.
         error: String,
+        /// The code that the peer gave, if it was the peer that refused.
+        peer_reason: Option<Box<str>>,
     },
     /// One of the apps aborted it (TCP RST), which was passed on to the other as such. Not a failure of the mesh.
     Reset {
@@ -320,11 +323,32 @@ impl End {
 const DRAINED: &str = "connection closed due to connection drain";
 
 impl Outcome {
+    /// With an error that was found on this side.
+    pub fn failed(cause: Cause, error: String) -> Self {
+        Self::Failed { cause, error, peer_reason: None }
+    }
+
     /// The flag that metrics get.
     pub fn flag(&self) -> ResponseFlag {
         match self {
             Self::Complete | Self::Reset { .. } | Self::Drained => ResponseFlag::None,
-            Self::Failed { flag, .. } => *flag,
+            Self::Failed { cause, .. } => cause.meaning().flag,
+        }
+    }
+
+    /// The code of what went wrong, if anything did.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Complete | Self::Reset { .. } | Self::Drained => None,
+            Self::Failed { cause, .. } => Some(cause.meaning().code),
+        }
+    }
+
+    /// The code that the peer gave, if it was the peer that refused.
+    pub fn peer_reason(&self) -> Option<&str> {
+        match self {
+            Self::Complete | Self::Reset { .. } | Self::Drained => None,
+            Self::Failed { peer_reason, .. } => peer_reason.as_deref(),
         }
     }
 

@@ -16,6 +16,7 @@ pub mod admit;
 pub mod ask;
 pub mod authorize;
 pub mod balance;
+pub mod cause;
 pub mod connect;
 #[cfg(test)]
 mod fixture;
@@ -39,6 +40,7 @@ pub use admit::{Admission, AdmitSettings, HboneRequest, Tuple, admit_hbone, admi
 pub use ask::{Halt, Learnt, Need, Replay, Resolution};
 pub use authorize::{Denied, UnknownPolicy, Verdict, authorize, evaluate};
 pub use balance::Draw;
+pub use cause::Cause;
 pub use connect::{Baggage, ProxyHeader, TraceId, Traceparent};
 pub use identity::Identity;
 pub use lookup::{Found, Lookup, LookupSettings, Question, Standing};

@@ -1,13 +1,14 @@
-//! Every way in which a decision says no, and what each means for the peer, the metrics and the operator: one table.
+//! Every way in which a decision says no.
 //!
-//! A refusal is a value, not a failure: nothing went wrong here, the answer is no. Failures of sockets, TLS and HTTP/2
-//! live with what does I/O. The wording is what operators know and search for (spec data-plane 19.1).
+//! A refusal is a value, not a failure: nothing went wrong here, the answer is no. What each means for the peer, the
+//! metrics and the operator is its [`Cause`]. The wording is what operators know and search for (spec data-plane 19.1).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::address::{Authority, InvalidAuthority};
 use crate::ask::Need;
+use crate::cause::Cause;
 use crate::name::{Hostname, LocalWorkload, PolicyName, Uid};
 use crate::workload::{GatewayAddress, GatewayDestination, Protocol, Workload};
 
@@ -142,122 +143,36 @@ impl Refusal {
     }
 
     /// The refusal's row in the table.
-    pub fn meaning(&self) -> Meaning {
-        use ResponseFlag::{Connect, Deny};
-        use Side::{App, Local, Peer};
-        use Stage::{Authorize, Dns, Request, Route};
-        #[rustfmt::skip]
-        let (code, stage, side, flag, status, hint) = match self {
-            Self::Recursion => ("recursion", Route, App, Connect, 503,
-                "a port of ztunnel itself was dialled; dial the app's port"),
-            Self::UnknownLocalWorkload(_) => ("unknown-local-workload", Route, Local, Connect, 503,
-                "the control plane has not announced this pod; check that istiod sees it and is connected"),
-            Self::NoHealthyUpstream(_) => ("no-healthy-upstream", Route, Local, Connect, 503,
-                "the service has no endpoint that is healthy, serves this port and may be used from here"),
-            Self::NoService(_) => ("no-service", Route, App, Connect, 503,
-                "a workload of another network is reached only through a service; dial the service"),
-            Self::NoRoutingDestination { .. } => ("no-destination", Route, Local, Connect, 503,
-                "the workload has neither a usable address nor a host name nor a network gateway"),
-            Self::UnknownWaypoint(_) => ("unknown-waypoint", Route, Local, Connect, 503,
-                "check that the waypoint exists, is ready and serves the port that is referred to"),
-            Self::UnknownNetworkGateway(_) => ("unknown-gateway", Route, Local, Connect, 503,
-                "check that the east-west gateway of the other network exists and serves its HBONE port"),
-            Self::Unresolved(_) => ("unresolved", Dns, Local, Connect, 503,
-                "check the endpoint's host name and the resolver of this node"),
-            Self::NoAddressRecords(_) => ("no-address-records", Dns, Local, Connect, 503,
-                "the endpoint's host name exists but has no address of a usable family"),
-            Self::NotConnect(_) => ("not-connect", Request, Peer, Connect, 400,
-                "only HBONE peers may use this port; they send CONNECT"),
-            Self::NoAuthority(_) => ("no-authority", Request, Peer, Connect, 400,
-                "the CONNECT request has to name an address or host name, and a port"),
-            Self::IpMismatch { .. } => ("ip-mismatch", Request, Peer, Connect, 400,
-                "the peer asked this pod for an address of another one; its view of the mesh may be old"),
-            Self::UnknownHostname(_) => ("unknown-hostname", Request, Peer, Connect, 503,
-                "no service of that host name is visible to the pod asked"),
-            Self::UnresolvablePort(_) => ("unresolvable-port", Request, Peer, Connect, 503,
-                "the service does not serve that port, or this pod does not define the named port"),
-            Self::NoVip(_) => ("no-vip", Request, Local, Connect, 503,
-                "an app that is handed the PROXY protocol can serve only services that have an address"),
-            Self::Denied(_) => ("denied", Authorize, Peer, Deny, 401,
-                "an authorization policy of the destination does not allow this peer"),
-            Self::NoLongerAllowed(_) => ("no-longer-allowed", Authorize, Peer, Deny, 401,
-                "an authorization policy of the destination changed while the connection was open"),
-        };
-        Meaning { code, stage, side, flag, status, hint }
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Recursion => Cause::Recursion,
+            Self::UnknownLocalWorkload(_) => Cause::UnknownLocalWorkload,
+            Self::NoHealthyUpstream(_) => Cause::NoHealthyUpstream,
+            Self::NoService(_) => Cause::NoService,
+            Self::NoRoutingDestination { .. } => Cause::NoDestination,
+            Self::UnknownWaypoint(_) => Cause::UnknownWaypoint,
+            Self::UnknownNetworkGateway(_) => Cause::UnknownGateway,
+            Self::Unresolved(_) => Cause::Unresolved,
+            Self::NoAddressRecords(_) => Cause::NoAddressRecords,
+            Self::NotConnect(_) => Cause::NotConnect,
+            Self::NoAuthority(_) => Cause::NoAuthority,
+            Self::IpMismatch { .. } => Cause::IpMismatch,
+            Self::UnknownHostname(_) => Cause::UnknownHostname,
+            Self::UnresolvablePort(_) => Cause::UnresolvablePort,
+            Self::NoVip(_) => Cause::NoVip,
+            Self::Denied(_) => Cause::Denied,
+            Self::NoLongerAllowed(_) => Cause::NoLongerAllowed,
+        }
     }
 
     /// The HTTP status that an HBONE peer gets (spec data-plane 6.5).
     pub fn status(&self) -> u16 {
-        self.meaning().status
+        self.cause().meaning().status
     }
 
     /// The flag that metrics get (spec data-plane 19.3).
     pub fn flag(&self) -> ResponseFlag {
-        self.meaning().flag
-    }
-}
-
-/// What a refusal means to each of those who hear of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meaning {
-    /// A short name that stays the same when the wording does not.
-    pub code: &'static str,
-    /// At which step of a connection's life it happens.
-    pub stage: Stage,
-    /// Where the cause is to be looked for.
-    pub side: Side,
-    /// The label that metrics get.
-    pub flag: ResponseFlag,
-    /// The HTTP status that an HBONE peer gets.
-    pub status: u16,
-    /// What to do about it.
-    pub hint: &'static str,
-}
-
-/// A step of a connection's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Reading the peer's request.
-    Request,
-    /// Deciding where to go.
-    Route,
-    /// Resolving a host name.
-    Dns,
-    /// Deciding whether it may.
-    Authorize,
-}
-
-impl Stage {
-    /// The step as logs name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Route => "route",
-            Self::Dns => "dns",
-            Self::Authorize => "authz",
-        }
-    }
-}
-
-/// Where the cause of a refusal is to be looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// The app on this side.
-    App,
-    /// This ztunnel or what it was told.
-    Local,
-    /// The other end of the tunnel.
-    Peer,
-}
-
-impl Side {
-    /// The side as logs name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::App => "app",
-            Self::Local => "local",
-            Self::Peer => "peer",
-        }
+        self.cause().meaning().flag
     }
 }
 

@@ -46,18 +46,24 @@ pub fn write(api: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes `docs/configuration.md` from the table that ztunnel reads its settings with.
+/// Writes the pages under `docs` that come from tables in the code: `configuration.md` from that of ztunnel's settings,
+/// `troubleshooting.md` from that of causes in `mesh`.
 ///
 /// # Errors
-/// If ztunnel does not build, or the page cannot be written.
+/// If what prints them does not build, or a page cannot be written.
 pub fn write_manual(workspace: &Path) -> io::Result<()> {
-    let mut print = Command::new("cargo");
-    print.current_dir(workspace).args(["run", "--quiet", "--package", "ztunnel", "--example", "manual"]);
-    let printed = print.stderr(Stdio::inherit()).output()?;
-    if !printed.status.success() {
-        return Err(io::Error::other("printing the manual of settings failed"));
+    for (package, example, page) in
+        [("ztunnel", "manual", "configuration.md"), ("mesh", "troubleshooting", "troubleshooting.md")]
+    {
+        let mut print = Command::new("cargo");
+        print.current_dir(workspace).args(["run", "--quiet", "--package", package, "--example", example]);
+        let printed = print.stderr(Stdio::inherit()).output()?;
+        if !printed.status.success() {
+            return Err(io::Error::other(format!("printing docs/{page} failed")));
+        }
+        fs::write(workspace.join("docs").join(page), printed.stdout)?;
     }
-    fs::write(workspace.join("docs/configuration.md"), printed.stdout)
+    Ok(())
 }
 
 /// Names of files that are not what the proto files turn into, or that no proto file turns into.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use mesh::authorize::{Deciding, Verdict};
-use mesh::{Direction, Flow, Record, Reporter, ResponseFlag};
+use mesh::{Cause, Direction, Flow, Record, Reporter};
 use tracing::Level;
 
 use logging::Logging;
@@ -103,18 +103,18 @@ impl Telemetry {
 
     /// Tells of a connection that ended before it was known who talks to whom, or what about.
     ///
-    /// `error` is the wording of the log; `flag` is what the existing ztunnel does not say, a metric's label.
+    /// `error` is the wording of the log; what the existing ztunnel does not say is the cause.
     pub fn early_denial(
         &self,
         source: SocketAddr,
         destination: SocketAddr,
         direction: Direction,
-        flag: ResponseFlag,
+        cause: Cause,
         error: &str,
     ) {
-        self.0.metrics.denied_early(direction, flag);
+        self.0.metrics.denied_early(direction, cause.meaning().flag);
         if self.0.logging.logs_access(Level::WARN) {
-            let denial = access_log::Denial { source, destination, direction, error };
+            let denial = access_log::Denial { source, destination, direction, cause, error };
             self.0.logging.write(|out| denial.write(out, self.0.logging.format(), SystemTime::now()));
         }
     }

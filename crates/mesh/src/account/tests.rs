@@ -234,8 +234,8 @@ fn bytes_are_told_from_the_local_workloads_side() {
 
 #[test]
 fn outcomes_have_a_flag_and_a_wording() {
-    let failed = Outcome::Failed { flag: ResponseFlag::Deny, error: "why".into() };
-    assert_eq!((failed.flag().as_str(), failed.error()), ("DENY", Some("why")));
+    let failed = Outcome::failed(Cause::Denied, "why".into());
+    assert_eq!((failed.flag().as_str(), failed.error(), failed.reason()), ("DENY", Some("why"), Some("denied")));
     assert_eq!((Outcome::Complete.flag().as_str(), Outcome::Complete.error()), ("-", None));
     let reset = Outcome::Reset { by: End::Server };
     assert_eq!((reset.flag().as_str(), reset.error(), reset.reset_by().map(End::as_str)), ("-", None, Some("server")));

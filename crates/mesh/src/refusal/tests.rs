@@ -67,6 +67,12 @@ fn all() -> Vec<(Refusal, &'static str, u16)> {
 fn wordings_and_statuses_are_the_known_ones() {
     for (refusal, wording, status) in all() {
         assert_eq!((refusal.to_string().as_str(), refusal.status()), (wording, status));
+        let known = refusal.cause().meaning().wording;
+        let mut rest = wording;
+        for part in known.split('…') {
+            let found = rest.find(part).unwrap_or_else(|| panic!("{wording} is not worded as the table says: {known}"));
+            rest = &rest[found + part.len()..];
+        }
     }
 }
 
@@ -79,11 +85,10 @@ fn only_policies_deny() {
 }
 
 #[test]
-fn every_kind_has_a_code_of_its_own_and_a_hint() {
+fn every_kind_has_a_cause_of_its_own() {
     let kinds: HashSet<_> = all().iter().map(|(refusal, ..)| std::mem::discriminant(refusal)).collect();
-    let codes: HashSet<_> = all().iter().map(|(refusal, ..)| refusal.meaning().code).collect();
-    assert_eq!(codes.len(), kinds.len());
-    assert!(all().iter().all(|(refusal, ..)| !refusal.meaning().hint.is_empty()));
+    let causes: HashSet<_> = all().iter().map(|(refusal, ..)| refusal.cause()).collect();
+    assert_eq!(causes.len(), kinds.len());
 }
 
 #[test]

@@ -98,6 +98,6 @@ impl Context {
 
     /// Tells that a connection ended before there was anything to put on record.
     pub(super) fn deny_early(&self, source: SocketAddr, destination: SocketAddr, direction: Direction, why: &Refusal) {
-        self.telemetry.early_denial(source, destination, direction, why.flag(), &why.to_string());
+        self.telemetry.early_denial(source, destination, direction, why.cause(), &why.to_string());
     }
 }

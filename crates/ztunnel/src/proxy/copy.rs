@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mesh::{End, Outcome, ResponseFlag};
+use mesh::{Cause, End, Outcome};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
@@ -66,7 +66,7 @@ pub(super) trait Count {
 pub(super) fn half_closed_too_long(timeout: Duration) -> Outcome {
     let error =
         format!("one direction ended and the other carried nothing for {} s (HALF_CLOSED_TIMEOUT)", timeout.as_secs());
-    Outcome::Failed { flag: ResponseFlag::Connect, error }
+    Outcome::failed(Cause::HalfClosed, error)
 }
 
 /// Ends an app's connection in order although the app goes on talking: reads and drops what it says, for a while.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hbone::{HANDSHAKE_TIMEOUT, Tunnel};
 use mesh::workload::Health;
-use mesh::{Direction, Fault, LocalWorkload, Reporter, ResponseFlag};
+use mesh::{Cause, Direction, Fault, LocalWorkload, Reporter};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
@@ -329,16 +329,15 @@ async fn serve_tunnel(context: Arc<Context>, arrival: Arrival, _counted: SocketG
     let (driver, registered) = match prepare_server(&context, arrival, &phase).await {
         Ok(Some(ready)) => ready,
         Ok(None) => return, // the peer left without a word
-        Err(error) => {
-            let flag = ResponseFlag::IdentityError;
-            return context.telemetry.early_denial(peer, local, Direction::Inbound, flag, &error);
+        Err((cause, error)) => {
+            return context.telemetry.early_denial(peer, local, Direction::Inbound, cause, &error);
         }
     };
     match driver.await {
         Ended::Clean => {}
         Ended::Handshake(failure) => {
             let error = format!("tls handshake error: {failure}");
-            context.telemetry.early_denial(peer, local, Direction::Inbound, ResponseFlag::TlsFailure, &error);
+            context.telemetry.early_denial(peer, local, Direction::Inbound, Cause::TlsHandshake, &error);
         }
         Ended::Failed(failure) => tracing::debug!(%peer, error = %failure, "tunnel ended"),
     }
@@ -351,21 +350,25 @@ async fn prepare_server(
     context: &Arc<Context>,
     arrival: Arrival,
     phase: &watch::Receiver<Phase>,
-) -> Result<Option<(Driver, super::registry::Registered)>, String> {
+) -> Result<Option<(Driver, super::registry::Registered)>, (Cause, String)> {
     let Arrival { socket, peer, local } = arrival;
-    let socket = TcpStream::from_std(socket).map_err(|e| format!("io error: {e}"))?;
+    let socket = TcpStream::from_std(socket).map_err(|e| (Cause::AppLost, format!("io error: {e}")))?;
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.peek(&mut [0])).await {
         Ok(Ok(1..)) => {}
         Ok(Ok(0) | Err(_)) => return Ok(None),
-        Err(_) => return Err(format!("tls handshake error: nothing received for {} s", HANDSHAKE_TIMEOUT.as_secs())),
+        Err(_) => {
+            let error = format!("tls handshake error: nothing received for {} s", HANDSHAKE_TIMEOUT.as_secs());
+            return Err((Cause::TlsHandshake, error));
+        }
     }
-    let handshake = context.quota.handshake().await.ok_or("tls handshake error: too many handshakes of this pod")?;
-    let workload = context.local().await.map_err(|refusal| refusal.to_string())?;
+    let crowded = || (Cause::TlsHandshake, "tls handshake error: too many handshakes of this pod".to_owned());
+    let handshake = context.quota.handshake().await.ok_or_else(crowded)?;
+    let workload = context.local().await.map_err(|refusal| (refusal.cause(), refusal.to_string()))?;
     let certificate = context.identities.certificate(&workload.identity(), Priority::RealTime).await;
-    let certificate = certificate.map_err(|e| format!("signing error: {e}"))?;
+    let certificate = certificate.map_err(|e| (Cause::NoCertificate, format!("signing error: {e}")))?;
     let config = context.config.server.clone();
     let tunnel = Tunnel::server(certificate.server_config(), config, Instant::now());
-    let mut tunnel = tunnel.map_err(|e| format!("tls error: {e}"))?;
+    let mut tunnel = tunnel.map_err(|e| (Cause::TlsSetup, format!("tls error: {e}")))?;
     tunnel.draw_on(context.config.allowance.clone());
     let serving = Arc::clone(context);
     let serve = Box::new(move |tunnel: &Tunnel| {
@@ -402,13 +405,13 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
     let registered = context.registry.register(handle.clone());
     let connected = async {
         let certificate = context.identities.certificate(&key.source, Priority::RealTime).await;
-        let certificate = certificate.map_err(|e| ours(ResponseFlag::IdentityError, format!("identity error: {e}")))?;
+        let certificate = certificate.map_err(|e| ours(Cause::NoCertificate, format!("identity error: {e}")))?;
         let tls = certificate.client_config(&key.expect);
         let (retry, begun) = (context.config.retry, Instant::now());
         let patience = retry.attempt().unwrap_or(DIAL_TIMEOUT);
         let socket = context.dialer.dial_within(&permit, patience).await.map_err(|e| dial_failure(&e))?;
         let tunnel = Tunnel::client(tls, context.config.client.clone(), Instant::now());
-        let mut tunnel = tunnel.map_err(|e| ours(ResponseFlag::TlsFailure, format!("tls error: {e}")))?;
+        let mut tunnel = tunnel.map_err(|e| ours(Cause::TlsSetup, format!("tls error: {e}")))?;
         if let Some(patience) = retry.tunnel() {
             tunnel.finish_handshake_by(begun + patience);
         }
@@ -441,15 +444,15 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
 fn dial_failure(error: &std::io::Error) -> Failure {
     if error.kind() == std::io::ErrorKind::TimedOut {
         let text = format!("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: {error}");
-        Failure { flag: ResponseFlag::NetworkPolicy, ..Failure::of_dial(error, text) }
+        Failure { cause: Cause::DialTimedOut, ..Failure::of_dial(error, text) }
     } else {
         Failure::of_dial(error, format!("io error: {error}"))
     }
 }
 
 /// A failure of this side, which another endpoint would not change.
-fn ours(flag: ResponseFlag, error: String) -> Failure {
-    Failure { fault: Fault::Final, flag, error }
+fn ours(cause: Cause, error: String) -> Failure {
+    Failure::new(Fault::Final, cause, error)
 }
 
 /// Everybody who waited for a tunnel that did not come about shares the reason.

@@ -13,7 +13,7 @@ use mesh::ask::{Halt, Learnt};
 use mesh::authorize::{Denied, Verdict};
 use mesh::permit::Grant;
 use mesh::{
-    Admission, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, ResponseFlag, Traceparent, Workload,
+    Admission, Cause, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, Traceparent, Workload,
     admit_hbone, admit_plaintext, authorize,
 };
 use tokio::net::TcpStream;
@@ -21,9 +21,6 @@ use tokio::net::TcpStream;
 use super::context::Context;
 use super::tunnel::{Accepted, Answer};
 use crate::telemetry::Meter;
-
-/// Status of a request that the app's side could not be connected for (spec data-plane 6.5).
-const UNAVAILABLE: u16 = 503;
 
 /// An inbound tunnel whose peer is known.
 pub(super) struct InboundTunnel {
@@ -65,7 +62,7 @@ impl InboundTunnel {
             Ok(admission) => admission,
             Err(refusal) => {
                 self.context.deny_early(self.peer, self.local, Direction::Inbound, &refusal);
-                return Answer::Refuse(refusal.status());
+                return Answer::Refuse(refusal.cause());
             }
         };
         let headers = admission.response_baggage().map(|baggage| ("baggage", baggage)).into_iter().collect();
@@ -74,7 +71,7 @@ impl InboundTunnel {
             Ok(Connected { app, permit, decided_on, meter }) => {
                 Answer::Accept(Box::new(Accepted { app, permit, decided_on, meter, headers, prologue }))
             }
-            Err(status) => Answer::Refuse(status),
+            Err(cause) => Answer::Refuse(cause),
         }
     }
 
@@ -160,22 +157,22 @@ pub(super) struct Connected {
     pub(super) meter: Meter,
 }
 
-/// Authorizes an admission and dials its app. The connection is on record from here on; an error is the HTTP status
-/// for whoever asked.
-async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, u16> {
+/// Authorizes an admission and dials its app. The connection is on record from here on; an error is what
+/// whoever asked is told.
+async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, Cause> {
     let meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
     let (permit, decided_on) = match allow(context, admission).await {
         Ok(allowed) => allowed,
         Err(refusal) => {
-            meter.finish(Outcome::Failed { flag: refusal.flag(), error: refusal.to_string() });
-            return Err(refusal.status());
+            meter.finish(Outcome::failed(refusal.cause(), refusal.to_string()));
+            return Err(refusal.cause());
         }
     };
     match context.dialer.dial(&permit).await {
         Ok(app) => Ok(Connected { app, permit: Box::new(permit), decided_on, meter }),
         Err(error) => {
-            meter.finish(Outcome::Failed { flag: ResponseFlag::Connect, error: format!("connection failed: {error}") });
-            Err(UNAVAILABLE)
+            meter.finish(Outcome::failed(Cause::AppUnreachable, format!("connection failed: {error}")));
+            Err(Cause::AppUnreachable)
         }
     }
 }
@@ -246,5 +243,5 @@ pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) ->
             admission.destination().uid,
         );
     }
-    Err(Outcome::Failed { flag: refusal.flag(), error: refusal.to_string() })
+    Err(Outcome::failed(refusal.cause(), refusal.to_string()))
 }

@@ -16,8 +16,8 @@ use mesh::connect::{baggage, forwarded};
 use mesh::permit::Grant;
 use mesh::retry::Next;
 use mesh::{
-    Attempts, Direction, Failures, Fault, Flow, Hop, Outbound, Outcome, Past, Permit, Pick, Refusal, ResponseFlag,
-    Route, Traceparent, route,
+    Attempts, Cause, Direction, Failures, Fault, Flow, Hop, Outbound, Outcome, Past, Permit, Pick, Refusal, Route,
+    Traceparent, route,
 };
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -47,9 +47,11 @@ pub(super) struct Outgoing {
 pub(super) struct Failure {
     /// What it means for the connection's other attempts.
     pub(super) fault: Fault,
-    pub(super) flag: ResponseFlag,
+    pub(super) cause: Cause,
     /// Wording of the log.
     pub(super) error: String,
+    /// The code that the peer gave, if it was the peer that refused.
+    pub(super) peer_reason: Option<Box<str>>,
 }
 
 /// A captured connection that no next hop has answered for yet.
@@ -146,11 +148,10 @@ impl Pursuit {
                     }
                 }
                 Hop::Hbone { next, authority, expect } => return self.through_tunnel(permit, next, &authority, expect),
-                Hop::DoubleHbone { .. } => Failure {
-                    fault: Fault::Final,
-                    flag: ResponseFlag::Connect,
-                    error: "the destination is in another network, which this version cannot reach yet".to_owned(),
-                },
+                Hop::DoubleHbone { .. } => {
+                    let error = "the destination is in another network, which this version cannot reach yet";
+                    Failure::new(Fault::Final, Cause::OtherNetwork, error.to_owned())
+                }
             };
             match self.reconsider(&permit, failure).await {
                 Some((pursuit, other)) => (self, route) = (pursuit, other),
@@ -216,11 +217,17 @@ impl Pursuit {
     }
 
     fn give_up(self, failure: Failure) {
-        self.meter.finish(Outcome::Failed { flag: failure.flag, error: failure.error });
+        let Failure { cause, error, peer_reason, .. } = failure;
+        self.meter.finish(Outcome::Failed { cause, error, peer_reason });
     }
 }
 
 impl Failure {
+    /// One that the peer said nothing about.
+    pub(super) fn new(fault: Fault, cause: Cause, error: String) -> Self {
+        Self { fault, cause, error, peer_reason: None }
+    }
+
     /// That a connection could not be made. Mistakes of our own side are no endpoint's fault.
     pub(super) fn of_dial(error: &io::Error, wording: String) -> Self {
         use io::ErrorKind::{
@@ -234,7 +241,7 @@ impl Failure {
             | PermissionDenied => Fault::Unreachable,
             _ => Fault::Final,
         };
-        Self { fault, flag: ResponseFlag::Connect, error: wording }
+        Self::new(fault, Cause::DialFailed, wording)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh::{End, Outcome, Permit, ResponseFlag};
+use mesh::{Cause, End, Outcome, Permit};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -102,7 +102,7 @@ async fn carry(
 }
 
 fn io_failure(error: &io::Error) -> Outcome {
-    Outcome::Failed { flag: ResponseFlag::Connect, error: format!("io error: {error}") }
+    Outcome::failed(Cause::CopyFailed, format!("io error: {error}"))
 }
 
 fn failed(error: CopyError) -> Outcome {
@@ -113,7 +113,7 @@ fn failed(error: CopyError) -> Outcome {
         CopyError::Read(End::Client, e) | CopyError::Write(End::Server, e) => format!("send: io error: {e}"),
         CopyError::Read(End::Server, e) | CopyError::Write(End::Client, e) => format!("receive: io error: {e}"),
     };
-    Outcome::Failed { flag: ResponseFlag::Connect, error }
+    Outcome::failed(Cause::CopyFailed, error)
 }
 
 impl Count for Meter {

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh::{Fault, Identity, Permit, ResponseFlag};
+use mesh::{Cause, Fault, Identity, Permit};
 
 use super::outbound::Failure;
 use super::tunnel::{EarlyData, Handle, Mailbox, Opening};
@@ -76,8 +76,7 @@ impl Pool {
             // A new tunnel has room; if that ever changes, the connection fails rather than waits for nothing.
             Err(opening) => {
                 drop(tunnels);
-                let (fault, flag) = (Fault::Final, ResponseFlag::Connect);
-                return opening.fail(Failure { fault, flag, error: "no room in a new tunnel".to_owned() });
+                return opening.fail(Failure::new(Fault::Final, Cause::Http2, "no room in a new tunnel".to_owned()));
             }
         }
         drop(tunnels);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hbone::h2::Header;
-use mesh::Permit;
+use mesh::{Cause, Permit};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -90,8 +90,8 @@ impl Opening {
 pub(super) enum Answer {
     /// Carry it to this app.
     Accept(Box<Accepted>),
-    /// Refuse it with an HTTP status (spec data-plane 6.5).
-    Refuse(u16),
+    /// Refuse it, with the HTTP status and the code of the cause (spec data-plane 6.5).
+    Refuse(Cause),
 }
 
 /// An accepted request: the app is connected.

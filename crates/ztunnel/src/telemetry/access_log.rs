@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use mesh::{Direction, Flow, Party, Record};
+use mesh::{Cause, Direction, Flow, Party, Record};
 use tracing::Level;
 
 use super::logging::{ACCESS, Format, Line, Value};
@@ -31,6 +31,8 @@ pub(super) fn complete(out: &mut String, format: Format, at: SystemTime, record:
     line.field("bytes_recv", Value::Unsigned(record.bytes_recv()));
     line.field("duration", Value::Quoted(&format_args!("{}ms", record.duration.as_millis())));
     line.known("error", record.outcome.error());
+    line.known("reason", record.outcome.reason());
+    line.known("peer_reason", record.outcome.peer_reason());
     line.known("reset_by", record.outcome.reset_by().map(mesh::End::as_str));
     line.end();
 }
@@ -40,6 +42,7 @@ pub(super) struct Denial<'a> {
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
     pub(super) direction: Direction,
+    pub(super) cause: Cause,
     pub(super) error: &'a str,
 }
 
@@ -51,6 +54,7 @@ impl Denial<'_> {
         line.field("dst.addr", Value::Bare(&self.destination));
         line.field("direction", Value::Text(self.direction.as_str()));
         line.field("error", Value::Text(self.error));
+        line.field("reason", Value::Text(self.cause.meaning().code));
         line.end();
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use mesh::authorize::{Decision, DryRunHit};
 use mesh::policy::{Action, DryRun, Policy};
-use mesh::{End, Outcome};
+use mesh::{Cause, End, Outcome};
 
 use super::fixtures::{inbound, logged, outbound, telemetry};
 use super::*;
@@ -66,7 +66,7 @@ fn a_panic_while_a_connection_is_open_leaves_its_record() {
 fn a_failure_is_counted_by_its_flag_as_closed_and_failed_and_a_reset_is_not_a_failure() {
     let (telemetry, ..) = telemetry("off", PolicyLogging::Debug);
     let open = || telemetry.open(Arc::new(inbound()));
-    open().finish(Outcome::Failed { flag: ResponseFlag::Deny, error: "no".into() });
+    open().finish(Outcome::failed(Cause::Denied, "no".into()));
     open().finish(Outcome::Reset { by: End::Client });
     for family in ["istio_tcp_connections_closed_total", "istio_tcp_connections_failed_total"] {
         assert_eq!(count(&telemetry, family, "response_flags=\"DENY\""), 1);
@@ -94,11 +94,11 @@ fn an_early_denial_is_logged_and_counted() {
     let (telemetry, logging, output) = telemetry("info", PolicyLogging::Debug);
     let [source, destination] = ["10.0.0.1:5", "10.0.0.2:15008"].map(|address| address.parse().unwrap());
     let error = "tls handshake error: no certificate";
-    telemetry.early_denial(source, destination, Direction::Inbound, ResponseFlag::TlsFailure, error);
+    telemetry.early_denial(source, destination, Direction::Inbound, Cause::TlsHandshake, error);
     assert_eq!(
         told(&logging, &output),
         ["warn\taccess\tconnection failed\tsrc.addr=10.0.0.1:5 dst.addr=10.0.0.2:15008 direction=\"inbound\" \
-          error=\"tls handshake error: no certificate\""]
+          error=\"tls handshake error: no certificate\" reason=\"tls-handshake\""]
     );
     let labels = "{reporter=\"destination\",response_flags=\"TLS_FAILURE\"}";
     assert_eq!(count(&telemetry, "istio_tcp_connections_denied_early_total", labels), 1);

@@ -49,7 +49,7 @@ pub fn tests() -> Vec<Test> {
         two_nodes("a port where nobody listens is a reset, with the reason in both logs", |mesh| {
             let mut client = connect(&mesh.client, at(&mesh.server, 9999))?;
             assert_eq!(all_of(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
-            mesh.zt_a.wait_for_log("error=\"http status: 503 Service Unavailable\"", DEADLINE)?;
+            mesh.zt_a.wait_for_log("reason=\"peer-refused\" peer_reason=\"app-unreachable\"", DEADLINE)?;
             mesh.zt_b.wait_for_log("error=\"connection failed: Connection refused", DEADLINE)?;
             assert_eq!(metric(&mesh.zt_a, "istio_tcp_connections_failed_total", &["response_flags=\"CONNECT\""])?, 1);
             Ok(())

@@ -21,7 +21,10 @@ pub fn tests() -> Vec<Test> {
             assert!(http_get(&other, at(&mesh.server, 8080)).is_ok(), "the other client passes");
             let reason = "error=\"connection closed due to policy rejection: explicitly denied by: shop/no-front\"";
             mesh.zt_b.wait_for_log(reason, DEADLINE)?;
-            mesh.zt_a.wait_for_log("error=\"http status: 401 Unauthorized\"", DEADLINE)?;
+            mesh.zt_a.wait_for_log(
+                "error=\"http status: 401 Unauthorized\" reason=\"peer-refused\" peer_reason=\"denied\"",
+                DEADLINE,
+            )?;
             assert!(metric(&mesh.zt_b, "istio_tcp_connections_failed_total", &["response_flags=\"DENY\""])? >= 1);
             mesh.mesh.control_plane().update(|plane| plane.policies.clear())?;
             eventually("the client passes again", || http_get(&mesh.client, at(&mesh.server, 8080)).is_ok())

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::retry::{Pick, PickRole};
 
+/// Endpoints, who has failed, what has been tried, and who may be chosen then.
+type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], &'a str);
+
 fn pick(name: &str) -> Pick {
     Pick {
         service: "ns/web.example".parse().unwrap(),
@@ -44,7 +47,7 @@ fn endpoints(names: &[&str]) -> Vec<Workload> {
 
 #[test]
 fn who_has_been_tried_is_out_and_who_failed_is_avoided_up_to_a_half() {
-    let rows: &[(&[&str], &[&str], &[&str], &str)] = &[
+    let rows: &[Row] = &[
         (&["a", "b", "c"], &[], &[], "a 33%, b 33%, c 33%"),
         (&["a", "b", "c"], &["b"], &[], "a 50%, c 50%"),
         (&["a", "b", "c"], &[], &["b"], "a 50%, c 50%"),

@@ -13,9 +13,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hbone::error::{OpenError, Reason};
-use hbone::h2::{End, Event, Header, Request, ResetBy, StreamId};
+use hbone::h2::{End, Event, Header, Request, ResetBy, Response, StreamId};
 use hbone::{Inbox, Outbox, Tunnel, TunnelError};
-use mesh::{Fault, Outcome, ResponseFlag};
+use mesh::cause::{Meaning, REASON_HEADER, peer_reason};
+use mesh::{Cause, Fault, Outcome};
 use slab::Slab;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -365,7 +366,7 @@ impl Driver {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Request { id, request, end } => self.on_request(id, &request, end),
-            Event::Response { id, response, end } => self.on_response(id, response.status, end),
+            Event::Response { id, response, end } => self.on_response(id, &response, end),
             Event::Reset { id, reason, by } => self.on_reset(id, reason, by),
             Event::SendWindow { id: Some(id) } => {
                 if let Some(&slot) = self.by_id.get(&id) {
@@ -446,8 +447,7 @@ impl Driver {
                 client.pool.place(opening);
             }
             _ => {
-                let (fault, flag) = (Fault::Unreachable, ResponseFlag::H2HandshakeFailure);
-                opening.fail(Failure { fault, flag, error: format!("h2 failed: {error}") });
+                opening.fail(Failure::new(Fault::Unreachable, Cause::Http2, format!("h2 failed: {error}")));
             }
         }
     }
@@ -507,7 +507,8 @@ impl Driver {
         }
     }
 
-    fn on_response(&mut self, id: StreamId, status: u16, end: End) {
+    fn on_response(&mut self, id: StreamId, response: &Response, end: End) {
+        let status = response.status;
         let Some(&slot) = self.by_id.get(&id) else { return };
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) else { return };
@@ -517,7 +518,8 @@ impl Driver {
             // Without a 200 there is no tunnel to the app (RFC 9110 §9.3.6): what went early has gone nowhere.
             let fault = if status == UNAVAILABLE { Fault::Unavailable } else { Fault::Final };
             let error = format!("http status: {status} {}", http_status_name(status)).trim_end().to_owned();
-            return opening.fail(Failure { fault, flag: ResponseFlag::Connect, error });
+            let peer_reason = response.headers.get(REASON_HEADER).and_then(peer_reason).map(Box::from);
+            return opening.fail(Failure { peer_reason, ..Failure::new(fault, Cause::PeerRefused, error) });
         }
         let Opening { permit, pursuit, .. } = *opening;
         pursuit.outgoing.worked(&permit);
@@ -544,9 +546,10 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let id = stream.id;
         match answer {
-            Answer::Refuse(status) => {
+            Answer::Refuse(cause) => {
+                let Meaning { code, status, .. } = cause.meaning();
                 // Errors mean that the client has given up already.
-                let _ = self.tunnel.respond(id, status, &[], End::Yes);
+                let _ = self.tunnel.respond(id, status, &[Header::new(REASON_HEADER, code)], End::Yes);
                 self.tunnel.reset(id, Reason::NO_ERROR);
                 self.remove(slot, StreamEnd::NotCarried);
             }
@@ -594,7 +597,7 @@ impl Driver {
                 let fault = if stream.sent_early { Fault::Final } else { Fault::Unreachable };
                 self.remove(slot, StreamEnd::NotCarried);
                 let error = format!("h2 failed: stream reset by peer: {reason}");
-                opening.fail(Failure { fault, flag: ResponseFlag::H2HandshakeFailure, error });
+                opening.fail(Failure::new(fault, Cause::Http2, error));
             }
             Stage::Open(app) if reason == Reason::NO_ERROR && stream.receive != ReceiveHalf::Open => {
                 // The peer has said everything and wants nothing more: in order (RFC 9113 §8.1).
@@ -691,7 +694,7 @@ impl Driver {
             (StreamEnd::ResetByApp, Outcome::Reset { by: self.app_side() })
         } else {
             let error = format!("io error: {error}");
-            (StreamEnd::AppFailure, Outcome::Failed { flag: ResponseFlag::Connect, error })
+            (StreamEnd::AppFailure, Outcome::failed(Cause::AppLost, error))
         };
         self.finish(slot, end, outcome);
     }
@@ -903,10 +906,10 @@ impl Driver {
             self.tunnel.reset(stream.id, Reason::CANCEL);
             let sent_early = stream.sent_early;
             match (std::mem::replace(&mut stream.stage, Stage::Closing), outcome()) {
-                (Stage::Requested(opening), Outcome::Failed { flag, error }) => {
+                (Stage::Requested(opening), Outcome::Failed { cause, error, .. }) => {
                     // Bytes that went along with the request are in doubt.
                     let fault = if sent_early { Fault::Final } else { fault };
-                    opening.fail(Failure { fault, flag, error });
+                    opening.fail(Failure::new(fault, cause, error));
                 }
                 (Stage::Requested(opening), outcome) => opening.pursuit.meter.finish(outcome),
                 (stage, _) => stream.stage = stage,
@@ -918,17 +921,15 @@ impl Driver {
     /// The tunnel cannot go on: its streams end as failed, and the peer is told as far as that is possible.
     fn fail(&mut self, failure: TunnelFailure) -> Ended {
         let established = self.tunnel.is_established();
-        let flag = match (&failure, established) {
-            (TunnelFailure::Machine(TunnelError::Http2(_)), true) => ResponseFlag::H2HandshakeFailure,
-            (TunnelFailure::Machine(TunnelError::Tls(_) | TunnelError::HandshakeTimeout), false) => {
-                ResponseFlag::TlsFailure
-            }
-            _ => ResponseFlag::Connect,
+        let cause = match (&failure, established) {
+            (TunnelFailure::Machine(TunnelError::Http2(_)), true) => Cause::Http2,
+            (TunnelFailure::Machine(TunnelError::Tls(_) | TunnelError::HandshakeTimeout), false) => Cause::TlsHandshake,
+            _ => Cause::TunnelLost,
         };
         let error = format!("io error: {failure}");
         let outcome = || match &failure {
             TunnelFailure::Aborted => Outcome::Drained,
-            _ => Outcome::Failed { flag, error: error.clone() },
+            _ => Outcome::failed(cause, error.clone()),
         };
         let end = match &failure {
             TunnelFailure::Aborted => StreamEnd::Drain,
@@ -944,11 +945,11 @@ impl Driver {
         self.load.limit_to(0);
         self.abort_streams(end, fault, outcome);
         while let Some(opening) = self.waiting.pop_front() {
-            opening.fail(Failure { fault, flag, error: error.clone() });
+            opening.fail(Failure::new(fault, cause, error.clone()));
         }
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Open(opening) = command {
-                opening.fail(Failure { fault, flag, error: error.clone() });
+                opening.fail(Failure::new(fault, cause, error.clone()));
             }
         }
         self.say_goodbye();

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{End, Outcome, ResponseFlag, Tally};
+use mesh::{Cause, End, Outcome, Tally};
 
 use super::*;
 use crate::telemetry::fixtures::{example_time, inbound, outbound, passthrough};
@@ -50,10 +50,10 @@ fn what_is_not_known_is_absent() {
 #[test]
 fn a_denied_connection_is_an_error_with_its_reason_last() {
     let error = "connection closed due to policy rejection: explicitly denied by: default/no-clients".to_owned();
-    let line = line(Format::Text, &record(inbound(), Outcome::Failed { flag: ResponseFlag::Deny, error }));
+    let line = line(Format::Text, &record(inbound(), Outcome::failed(Cause::Denied, error)));
     assert!(line.starts_with("2026-11-21T02:38:35.803626Z\terror\taccess\tconnection complete\tsrc.addr="), "{line}");
     let end = "duration=\"3ms\" error=\"connection closed due to policy rejection: explicitly denied by: \
-               default/no-clients\"\n";
+               default/no-clients\" reason=\"denied\"\n";
     assert!(line.ends_with(end), "{line}");
 }
 
@@ -66,7 +66,8 @@ fn a_reset_is_no_failure_and_says_whose_it_was() {
 #[test]
 fn json_has_the_same_fields_with_numbers_as_numbers() {
     let error = "tls \"handshake\"\nfailed".to_owned();
-    let line = line(Format::Json, &record(outbound(), Outcome::Failed { flag: ResponseFlag::Connect, error }));
+    let (cause, peer_reason) = (Cause::PeerRefused, Some("app-unreachable".into()));
+    let line = line(Format::Json, &record(outbound(), Outcome::Failed { cause, error, peer_reason }));
     assert_eq!(
         line,
         concat!(
@@ -77,7 +78,7 @@ fn json_has_the_same_fields_with_numbers_as_numbers() {
             r#""dst.service":"server.default.svc.cluster.local","dst.workload":"server","dst.namespace":"default","#,
             r#""dst.identity":"spiffe://cluster.local/ns/default/sa/server-sa","dst.cluster":"Kubernetes","#,
             r#""direction":"outbound","bytes_sent":77,"bytes_recv":43,"duration":"3ms","#,
-            r#""error":"tls \"handshake\"\nfailed"}"#,
+            r#""error":"tls \"handshake\"\nfailed","reason":"peer-refused","peer_reason":"app-unreachable"}"#,
             "\n"
         )
     );
@@ -102,6 +103,7 @@ fn an_early_denial_shows_addresses_direction_and_error() {
         source: "10.1.0.2:39050".parse().unwrap(),
         destination: "[2001:db8::1]:80".parse().unwrap(),
         direction: Direction::Outbound,
+        cause: Cause::NoHealthyUpstream,
         error: "no healthy upstream: [2001:db8::1]:80",
     };
     let mut out = String::new();
@@ -109,6 +111,7 @@ fn an_early_denial_shows_addresses_direction_and_error() {
     assert_eq!(
         out,
         "2026-11-21T02:38:35.803626Z\twarn\taccess\tconnection failed\tsrc.addr=10.1.0.2:39050 \
-         dst.addr=[2001:db8::1]:80 direction=\"outbound\" error=\"no healthy upstream: [2001:db8::1]:80\"\n"
+         dst.addr=[2001:db8::1]:80 direction=\"outbound\" error=\"no healthy upstream: [2001:db8::1]:80\" \
+         reason=\"no-healthy-upstream\"\n"
     );
 }
