@@ -285,6 +285,11 @@ async fn let_others_run() {
     .await;
 }
 
+/// Carries on beside whoever asks, on the same worker and in the same span.
+pub(super) fn detach(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task.in_current_span());
+}
+
 async fn accept_outbound(outgoing: Arc<Outgoing>, mut door: Door) {
     let mut accepted = 0_usize;
     while let Some((arrival, socket)) = door.next().await {

@@ -20,13 +20,12 @@ use mesh::{
     Traceparent, route,
 };
 use tokio::sync::watch;
-use tracing::Instrument;
 
 use super::context::Context;
 use super::pool::{Pool, PoolKey};
 use super::random::{Random, traceparent};
 use super::tunnel::Opening;
-use super::{Phase, passthrough};
+use super::{Phase, driver, passthrough};
 use crate::net::dial::DIAL_TIMEOUT;
 use crate::net::listen::Arrival;
 use crate::telemetry::{Meter, SocketGuard};
@@ -186,7 +185,7 @@ impl Pursuit {
                 pursuit.go(route).await;
             }
         };
-        tokio::spawn(again.in_current_span());
+        driver::detach(again);
     }
 
     /// Where to go after an attempt has failed, if anywhere.
