@@ -14,6 +14,7 @@ mod frames;
 mod handshake;
 mod hpack;
 mod link;
+mod names;
 mod peer_text;
 mod pki;
 mod sealed;
@@ -23,6 +24,7 @@ pub use frames::frames;
 pub use handshake::handshake;
 pub use hpack::hpack;
 pub use link::{Outcome, link, schedule};
+pub use names::names;
 pub use peer_text::peer_text;
 pub use sealed::sealed;
 
@@ -30,11 +32,12 @@ pub use sealed::sealed;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("frames", frames),
     ("hpack", hpack),
     ("handshake", handshake),
     ("sealed", sealed),
     ("link", link),
     ("peer_text", peer_text),
+    ("names", names),
 ];
