@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use testkit::apps::{Server, http_get, serve_http};
+use testkit::apps::{Server, http_get, resolve, serve_http};
 use testkit::control_plane::{Action, Match, Policy, Scope, Service, StringMatch};
 use testkit::istiod::Istiod;
 use testkit::mesh::{Capture, Mesh, Node, Pod, PodSpec};
+use testkit::nft::in_pod::DnsCapture;
 use testkit::sandbox;
 use testkit::tap::Tap;
 use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
@@ -44,6 +45,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at something that is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
 const VIP: &str = "10.96.0.1:80";
+/// What the client takes for its resolver: queries are redirected before they get there.
+const NOBODY: &str = "10.96.0.10:53";
 /// Requests to the service; that all of them go to one of two endpoints by chance is one in a trillion.
 const SPREAD: usize = 40;
 
@@ -65,6 +68,7 @@ pub fn run(workspace: &Path, governance: Governance, afterwards: Afterwards) -> 
     let demo = Demo::start(&ztunnel, governance)?;
     demo.control_plane()?;
     demo.request()?;
+    demo.names()?;
     demo.service()?;
     demo.outside()?;
     demo.policy()?;
@@ -131,13 +135,13 @@ impl Demo {
         say("Two nodes, four pods, one ztunnel process per node");
         let mesh = Mesh::new()?;
         let (a, b) = (mesh.add_node("node-a")?, mesh.add_node("node-b")?);
-        let client = a.add_pod(PodSpec::new("client", "shop", "front", Capture::Enrolled))?;
+        let client = a.add_pod(PodSpec::new("client", "shop", "front", Capture::Enrolled).dns(DnsCapture::On))?;
         let backend_1 = b.add_pod(PodSpec::new("backend-1", "shop", "back", Capture::Enrolled))?;
         let backend_2 = b.add_pod(PodSpec::new("backend-2", "shop", "back", Capture::Enrolled))?;
         let legacy = a.add_pod(PodSpec::new("legacy", "other", "old", Capture::Off))?;
         let service = Service::new("backend", "shop", [10, 96, 0, 1], &[&backend_1, &backend_2]).port(80, 8080);
         mesh.control_plane().update(|plane| plane.services.push(service))?;
-        let spec = ZtunnelSpec::new(ztunnel);
+        let spec = ZtunnelSpec::new(ztunnel).env("ISTIO_META_DNS_CAPTURE", "true");
         let istiod = match governance {
             Governance::Istiod => Some(Istiod::start(&mesh)?),
             Governance::File => None,
@@ -197,6 +201,16 @@ impl Demo {
             ("dst.identity", "spiffe://cluster.local/ns/shop/sa/back"),
         ] {
             holds(&format!("{field} is {identity}"), line.contains(&format!("{field}=\"{identity}\"")))?;
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Outcome {
+        say(&format!("The service by its names, asked of a resolver at {NOBODY} that is not there"));
+        let vip: SocketAddr = VIP.parse()?;
+        for name in ["backend", "backend.shop", "backend.shop.svc.cluster.local"] {
+            let found = resolve(&self.client, NOBODY.parse()?, name)?;
+            holds(&format!("{name} is {}", vip.ip()), found == [vip.ip()])?;
         }
         Ok(())
     }
