@@ -29,9 +29,8 @@ impl Policies {
         self.by_namespace.get(namespace).into_iter().flat_map(|own| own.values()).chain(self.global.values())
     }
 
-    pub(super) fn put(&mut self, policy: Policy) {
+    pub(super) fn put(&mut self, policy: Arc<Policy>) {
         self.remove(&policy.key);
-        let policy = Arc::new(policy);
         let key = policy.key.clone();
         match policy.scope {
             PolicyScope::Global => self.global.insert_mut(key.clone(), policy.clone()),

@@ -26,11 +26,11 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A workload is thus.
-    Workload(Box<Workload>),
+    Workload(Arc<Workload>),
     /// A service is thus.
-    Service(Box<Service>),
+    Service(Arc<Service>),
     /// A policy is thus.
-    Policy(Box<Policy>),
+    Policy(Arc<Policy>),
     /// A workload is no more.
     RemoveWorkload(Uid),
     /// A service is no more.
@@ -41,19 +41,19 @@ pub enum Change {
 
 impl From<Workload> for Change {
     fn from(workload: Workload) -> Self {
-        Self::Workload(Box::new(workload))
+        Self::Workload(Arc::new(workload))
     }
 }
 
 impl From<Service> for Change {
     fn from(service: Service) -> Self {
-        Self::Service(Box::new(service))
+        Self::Service(Arc::new(service))
     }
 }
 
 impl From<Policy> for Change {
     fn from(policy: Policy) -> Self {
-        Self::Policy(Box::new(policy))
+        Self::Policy(Arc::new(policy))
     }
 }
 
@@ -83,12 +83,12 @@ impl State {
         for change in changes {
             match change {
                 Change::Workload(workload) => {
-                    self.put_workload(Arc::new(*workload));
+                    self.put_workload(workload);
                     applied.workloads += 1;
                 }
                 Change::RemoveWorkload(uid) => applied.workloads += usize::from(self.remove_workload(&uid)),
                 Change::Service(service) => {
-                    self.put_service(Arc::new(*service));
+                    self.put_service(service);
                     applied.services += 1;
                 }
                 Change::RemoveService(key) => {
@@ -99,7 +99,7 @@ impl State {
                     }
                 }
                 Change::Policy(policy) => {
-                    self.view.policies.put(*policy);
+                    self.view.policies.put(policy);
                     applied.policies += 1;
                 }
                 Change::RemovePolicy(key) => applied.policies += usize::from(self.view.policies.remove(&key)),

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use std::net::IpAddr;
 
 use istio_api::discovery::Payload;
@@ -35,7 +37,7 @@ fn workload(change: impl FnOnce(&mut wire::Workload)) -> Result<Workload, String
     let mut workload = wire::Workload { uid: UID.into(), ..wire::Workload::default() };
     change(&mut workload);
     match addressed(Address { r#type: Some(Type::Workload(workload)) })? {
-        Change::Workload(workload) => Ok(*workload),
+        Change::Workload(workload) => Ok(Arc::unwrap_or_clone(workload)),
         other => panic!("{other:?}"),
     }
 }
@@ -44,7 +46,7 @@ fn service(change: impl FnOnce(&mut wire::Service)) -> Result<Service, String> {
     let mut service = wire::Service { hostname: "h".into(), namespace: "ns".into(), ..wire::Service::default() };
     change(&mut service);
     match addressed(Address { r#type: Some(Type::Service(service)) })? {
-        Change::Service(service) => Ok(*service),
+        Change::Service(service) => Ok(Arc::unwrap_or_clone(service)),
         other => panic!("{other:?}"),
     }
 }
@@ -56,7 +58,7 @@ fn authorization(change: impl FnOnce(&mut policy::Authorization, &mut policy::Ma
     authorization.rules = vec![policy::Rule { clauses: vec![policy::Clause { matches: vec![m] }] }];
     let (verdict, change) = decode(Kind::Authorization, resource_of("ns/p", authorization.encode_to_vec()));
     let policy = change.map(|change| match change {
-        Change::Policy(policy) => *policy,
+        Change::Policy(policy) => Arc::unwrap_or_clone(policy),
         other => panic!("{other:?}"),
     });
     (verdict, policy)

@@ -1,5 +1,7 @@
 //! Documents load as documented, and broken ones are refused with words that help.
 
+use std::sync::Arc;
+
 use mesh::policy::StringMatch;
 use mesh::service::{HealthPolicy, IpFamilies, Mode, Scope, Visibility};
 use mesh::workload::{GatewayDestination, Health, Protocol, WorkloadType};
@@ -12,17 +14,26 @@ const EXAMPLE: &str = include_str!("tests/example.yaml");
 
 fn workloads(text: &str) -> Vec<Workload> {
     let changes = decode(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    changes.into_iter().filter_map(|c| if let Change::Workload(w) = c { Some(*w) } else { None }).collect()
+    changes
+        .into_iter()
+        .filter_map(|c| if let Change::Workload(w) = c { Some(Arc::unwrap_or_clone(w)) } else { None })
+        .collect()
 }
 
 fn services(text: &str) -> Vec<Service> {
     let changes = decode(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    changes.into_iter().filter_map(|c| if let Change::Service(s) = c { Some(*s) } else { None }).collect()
+    changes
+        .into_iter()
+        .filter_map(|c| if let Change::Service(s) = c { Some(Arc::unwrap_or_clone(s)) } else { None })
+        .collect()
 }
 
 fn policies(text: &str) -> Vec<Policy> {
     let changes = decode(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    changes.into_iter().filter_map(|c| if let Change::Policy(p) = c { Some(*p) } else { None }).collect()
+    changes
+        .into_iter()
+        .filter_map(|c| if let Change::Policy(p) = c { Some(Arc::unwrap_or_clone(p)) } else { None })
+        .collect()
 }
 
 fn error(text: &str) -> String {
