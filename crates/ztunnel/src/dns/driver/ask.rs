@@ -13,7 +13,7 @@ use crate::dns::counts::{Reason, Transport};
 use crate::dns::exchange::{Exchange, Heard};
 use crate::dns::wire::answer::Answer;
 use crate::dns::wire::query::Query;
-use crate::dns::wire::{LARGEST, Rcode};
+use crate::dns::wire::Rcode;
 use crate::net::datagram::Outlet;
 
 /// How long all upstreams together may take: as long as clients wait, as a rule.
@@ -89,7 +89,7 @@ async fn ask_one(
     let mut exchange = Exchange::new(&question.message, &question.query, &mut rand::rng());
     let answer = async {
         if question.transport == Transport::Udp
-            && let Some(received) = by_datagram(outlet, &mut exchange, server).await?
+            && let Some(received) = by_datagram(outlet, &mut exchange, server, question.query.udp_size()).await?
         {
             return Ok(received);
         }
@@ -101,17 +101,22 @@ async fn ask_one(
     }
 }
 
-/// `None` if it has to be asked over TCP.
+/// An answer of at most `most` bytes. `None` if it has to be asked over TCP.
 async fn by_datagram(
     outlet: &Outlet,
     exchange: &mut Exchange<'_>,
     server: SocketAddr,
+    most: usize,
 ) -> Result<Option<Received>, Reason> {
     let socket = outlet.datagrams(server).map_err(|e| unreachable(server, &e))?;
     socket.send(exchange.message()).await.map_err(|e| unreachable(server, &e))?;
-    let mut buffer = vec![0; LARGEST];
+    // One byte more than the app takes, which the upstream has been told: what fills it has to be asked for in order.
+    let mut buffer = vec![0; most + 1];
     loop {
         let length = socket.recv(&mut buffer).await.map_err(|e| unreachable(server, &e))?;
+        if length == buffer.len() {
+            return Ok(None);
+        }
         let message = buffer.get_mut(..length).unwrap_or_default();
         match exchange.hear(message) {
             Heard::Nothing => tracing::debug!(%server, "ignored a message that answers nothing"),
