@@ -8,6 +8,7 @@ mod contender;
 mod idle;
 mod load;
 mod measure;
+mod names;
 pub(crate) mod process;
 mod report;
 mod row;
@@ -245,6 +246,7 @@ impl Bench<'_> {
                 Some(idle::table(row, sides, Ratios::Shown, &self.fresh(row, Some(1), idle::tunnels)?))
             }
             Kind::LargeMesh => Some(scale::table(row, &self.programs, self.options.rounds)?),
+            Kind::Names => Some(names::table(row, &self.programs, self.options.rounds, self.options.seconds)?),
             Kind::AfterBulk => {
                 let columns = ["near before", "near peak", "near after", "far before", "far peak", "far after"];
                 Some(idle::table(row, columns, Ratios::Left, &self.fresh(row, None, idle::bulk)?))

@@ -56,8 +56,8 @@ pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorizatio
 pub fn population(workloads: u32, services: u32) -> Resources {
     let members = (0..workloads).map(|i| member(i, services, 0));
     let services = (0..services).map(|i| {
-        let (namespace, name) = (format!("namespace-{}", i % NAMESPACES), format!("service-{i}"));
-        let hostname = format!("{name}.{namespace}.svc.cluster.local");
+        let (namespace, name, hostname) =
+            (format!("namespace-{}", i % NAMESPACES), format!("service-{i}"), service_name(i));
         let vip = IpAddr::from(u32::to_be_bytes(0x0A60_0000 + i));
         let service = wire::Service {
             name,
@@ -72,6 +72,11 @@ pub fn population(workloads: u32, services: u32) -> Resources {
         ((ADDRESS, format!("{namespace}/{hostname}")), resource)
     });
     members.chain(services).collect()
+}
+
+/// Host name of the `i`-th service of a [`population`].
+pub fn service_name(i: u32) -> String {
+    format!("service-{i}.namespace-{}.svc.cluster.local", i % NAMESPACES)
 }
 
 /// Nodes of a [`population`].

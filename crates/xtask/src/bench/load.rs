@@ -19,7 +19,8 @@ const GRACE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The programs that have to be installed, with the Debian package that has them.
-pub(super) const NEEDED: [(&str, &str); 3] = [("iperf3", "iperf3"), ("wrk", "wrk"), ("nginx", "nginx-light")];
+pub(super) const NEEDED: [(&str, &str); 4] =
+    [("iperf3", "iperf3"), ("wrk", "wrk"), ("nginx", "nginx-light"), ("dnsperf", "dnsperf")];
 
 /// One kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     AfterBulk,
     /// Time, memory and CPU that a large mesh costs, told by discovery.
     LargeMesh,
+    /// Queries for names of the mesh.
+    Names,
 }
 
 impl Row {
@@ -31,7 +33,7 @@ impl Row {
         match self.kind {
             Kind::Turns(_, contenders) => contenders,
             Kind::IdleConnections | Kind::IdleTunnels | Kind::AfterBulk => &KEEPERS,
-            Kind::LargeMesh => &[],
+            Kind::LargeMesh | Kind::Names => &[],
         }
     }
 }
@@ -49,7 +51,7 @@ const ONE_DOWN: Load = Load::Download { streams: 1 };
 const MANY_REQUESTS: Load = Load::Requests { clients: 16 };
 
 /// All rows, in the order in which they run.
-pub(super) const ROWS: [Row; 14] = [
+pub(super) const ROWS: [Row; 15] = [
     turns("throughput-1", "one stream from client to server", ONE_UP, &TUNNELS),
     turns("throughput-8", "eight streams from client to server", Load::Upload { streams: 8 }, &TUNNELS),
     turns("reverse-1", "one stream from server to client", ONE_DOWN, &TUNNELS),
@@ -64,4 +66,5 @@ pub(super) const ROWS: [Row; 14] = [
     memory("idle-tunnels", "memory of a tunnel without connections", Kind::IdleTunnels),
     memory("after-bulk", "memory that stays some seconds after much data", Kind::AfterBulk),
     memory("large-mesh", "100,000 workloads and 10,000 services by discovery, then one at a time", Kind::LargeMesh),
+    memory("dns-local", "names of 1,000 services, answered in the pod that asks", Kind::Names),
 ];

@@ -4,7 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use testkit::control_plane::resources::{ADDRESS, member, population};
 use testkit::istiod::Istiod;
 use testkit::mesh::Mesh;
@@ -12,10 +11,9 @@ use testkit::ztunnel::ZtunnelSpec;
 
 use super::Outcome;
 use super::contender::Programs;
-use super::measure::Spread;
 use super::process::{cpu_seconds, peak_kib, precise_cpu_seconds, resident_kib};
 use super::row::Row;
-use super::table::{Table, figure};
+use super::table::{Table, by_build};
 
 const WORKLOADS: u32 = 100_000;
 const SERVICES: u32 = 10_000;
@@ -44,28 +42,8 @@ const COLUMNS: [&str; 8] = [
 
 /// A ztunnel with and without the mesh.
 pub(super) fn table(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Table> {
-    let mut lines = Vec::new();
-    let mut json = Vec::new();
-    let contenders = std::iter::once(("ztunnel", &programs.ztunnel));
-    for (name, program) in contenders.chain(programs.other.iter().map(|other| ("other", other))) {
-        let spec = ZtunnelSpec::new(program).env("ZTUNNEL_WORKER_THREADS", &programs.threads.to_string());
-        let mut all = Vec::new();
-        for round in 1..=rounds {
-            eprintln!("{} of {name}, round {round} of {rounds}", row.name);
-            all.push(once(&spec)?);
-        }
-        let medians: Vec<f64> =
-            (0..COLUMNS.len()).map(|column| Spread::of(all.iter().map(|round| round[column])).median).collect();
-        lines.push(std::iter::once(name.to_owned()).chain(medians.iter().map(|value| figure(*value))).collect());
-        json.push(json!({ "contender": name, "columns": COLUMNS, "rounds": all, "medians": medians }));
-    }
-    Ok(Table {
-        row: row.name,
-        congestion: None,
-        title: format!("{}: {}", row.name, row.says),
-        columns: std::iter::once(String::new()).chain(COLUMNS.map(str::to_owned)).collect(),
-        lines,
-        json: json!({ "contenders": json }),
+    by_build(row, programs, rounds, COLUMNS, |program| {
+        once(&ZtunnelSpec::new(program).env("ZTUNNEL_WORKER_THREADS", &programs.threads.to_string()))
     })
 }
 

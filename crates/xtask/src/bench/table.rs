@@ -1,8 +1,11 @@
 //! Tables of figures, as text for people and for Markdown alike, and as JSON.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use super::contender::{REFERENCE, RELAY, SEALED};
+use super::Outcome;
+use super::contender::{Programs, REFERENCE, RELAY, SEALED};
 use super::measure::{Series, Spread, Turn, Unit};
 use super::row::Row;
 
@@ -15,6 +18,37 @@ pub(super) struct Table {
     pub(super) columns: Vec<String>,
     pub(super) lines: Vec<Vec<String>>,
     pub(super) json: Value,
+}
+
+/// The middle of what `once` says of ztunnel, and of the other build if there is one, in so many rounds.
+pub(super) fn by_build<const N: usize>(
+    row: &Row,
+    programs: &Programs,
+    rounds: u32,
+    columns: [&str; N],
+    once: impl Fn(&Path) -> Outcome<[f64; N]>,
+) -> Outcome<Table> {
+    let (mut lines, mut json) = (Vec::new(), Vec::new());
+    let contenders = std::iter::once(("ztunnel", &programs.ztunnel));
+    for (name, program) in contenders.chain(programs.other.iter().map(|other| ("other", other))) {
+        let mut all = Vec::new();
+        for round in 1..=rounds {
+            eprintln!("{} of {name}, round {round} of {rounds}", row.name);
+            all.push(once(program)?);
+        }
+        let medians: Vec<f64> = (0..N).map(|column| Spread::of(all.iter().map(|round| round[column])).median).collect();
+        lines.push(std::iter::once(name.to_owned()).chain(medians.iter().map(|value| figure(*value))).collect());
+        let rounds: Vec<&[f64]> = all.iter().map(|round| &round[..]).collect();
+        json.push(json!({ "contender": name, "columns": &columns[..], "rounds": rounds, "medians": medians }));
+    }
+    Ok(Table {
+        row: row.name,
+        congestion: None,
+        title: format!("{}: {}", row.name, row.says),
+        columns: std::iter::once(String::new()).chain(columns.map(str::to_owned)).collect(),
+        lines,
+        json: json!({ "contenders": json }),
+    })
 }
 
 impl Table {

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::dns::counts::{Reason, Transport};
 use crate::dns::exchange::{Exchange, Heard};
+use crate::dns::wire::Rcode;
 use crate::dns::wire::answer::Answer;
 use crate::dns::wire::query::Query;
-use crate::dns::wire::Rcode;
 use crate::net::datagram::Outlet;
 
 /// How long all upstreams together may take: as long as clients wait, as a rule.
