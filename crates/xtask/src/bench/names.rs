@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testkit::apps::resolve;
 use testkit::control_plane::resources::{population, service_name};
@@ -28,6 +28,8 @@ const NOBODY: &str = "10.100.0.10:53";
 const CLIENTS: u32 = 16;
 /// dnsperf begins and ends within this, besides the time for which it asks.
 const GRACE: Duration = Duration::from_secs(20);
+/// Between two looks whether names are known yet.
+const PAUSE: Duration = Duration::from_millis(20);
 
 const COLUMNS: [&str; 6] =
     ["k queries/s", "CPU \u{b5}s each", "lost", "average latency, ms", "longest latency, ms", "resident grows by, MiB"];
@@ -52,8 +54,12 @@ fn once(spec: &ZtunnelSpec, seconds: u32) -> Outcome<[f64; COLUMNS.len()]> {
     ztunnel.wait_ready(DEADLINE)?;
     let client = node.add_pod(PodSpec::new("client", "shop", "front", Capture::Enrolled).dns(DnsCapture::On))?;
     let nobody: SocketAddr = NOBODY.parse()?;
-    while resolve(&client, nobody, &service_name(0)).is_ok_and(|found| found.is_empty()) {
-        std::thread::sleep(Duration::from_millis(20)); // `resolve` itself gives up in time
+    let start = Instant::now();
+    while resolve(&client, nobody, &service_name(0))?.is_empty() {
+        if start.elapsed() > DEADLINE {
+            return Err("the mesh does not know its first service".into());
+        }
+        std::thread::sleep(PAUSE);
     }
 
     let mut names = String::new();
