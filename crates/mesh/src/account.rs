@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::refusal::ResponseFlag;
 use crate::route::{Hop, Route};
 use crate::service::Service;
+use crate::name::Text;
 use crate::workload::{Locality, Workload};
 
 /// Which end of a connection this ztunnel is.
@@ -88,7 +89,7 @@ impl SecurityPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Party {
     /// Log `*.workload`: name of the pod, else the canonical service.
-    pub pod: Option<Arc<str>>,
+    pub pod: Option<Text>,
     /// Metrics `*_workload`: name of the owner.
     pub workload: Option<Arc<str>>,
     /// Metrics `*_canonical_service`.
@@ -120,7 +121,10 @@ impl Party {
     /// A side that the control plane knows. Identities are the caller's to fill in.
     pub fn of(workload: &Workload) -> Self {
         Self {
-            pod: known(&workload.name).or_else(|| known(&workload.deployment.canonical_name)),
+            pod: Some(&workload.name)
+                .filter(|name| !name.is_empty())
+                .cloned()
+                .or_else(|| known(&workload.deployment.canonical_name).map(Text::from)),
             workload: known(&workload.deployment.workload_name),
             canonical_service: known(&workload.deployment.canonical_name),
             canonical_revision: known(&workload.deployment.canonical_revision),
@@ -139,7 +143,7 @@ impl Party {
         let part = |text: &Option<Arc<str>>| text.clone().unwrap_or_default();
         let locality = Locality { region: part(&baggage.region), zone: part(&baggage.zone), ..Locality::default() };
         Self {
-            pod: baggage.service_name.clone(),
+            pod: baggage.service_name.clone().map(Text::from),
             workload: baggage.workload_name.clone(),
             canonical_service: baggage.service_name.clone(),
             canonical_revision: baggage.revision.clone(),

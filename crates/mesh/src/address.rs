@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::str::FromStr;
 
 use crate::name::{Hostname, NetworkId};
@@ -44,6 +45,68 @@ impl FromStr for NetworkAddress {
 impl fmt::Display for NetworkAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.network, self.ip)
+    }
+}
+
+/// The addresses of a workload, in their order. Nearly all workloads have one, and there are very many workloads: one is
+/// kept in place.
+#[derive(Clone)]
+pub struct Addresses(Kept);
+
+#[derive(Clone)]
+enum Kept {
+    One(IpAddr),
+    Any(Box<[IpAddr]>),
+}
+
+impl Default for Addresses {
+    /// None.
+    fn default() -> Self {
+        Self(Kept::Any(Box::default()))
+    }
+}
+
+impl Deref for Addresses {
+    type Target = [IpAddr];
+
+    fn deref(&self) -> &[IpAddr] {
+        match &self.0 {
+            Kept::One(one) => std::slice::from_ref(one),
+            Kept::Any(any) => any,
+        }
+    }
+}
+
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(all: I) -> Self {
+        let mut all = all.into_iter();
+        let Some(first) = all.next() else {
+            return Self::default();
+        };
+        let Some(second) = all.next() else {
+            return Self(Kept::One(first));
+        };
+        Self(Kept::Any([first, second].into_iter().chain(all).collect()))
+    }
+}
+
+impl From<Vec<IpAddr>> for Addresses {
+    fn from(all: Vec<IpAddr>) -> Self {
+        all.into_iter().collect()
+    }
+}
+
+impl PartialEq for Addresses {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Addresses {}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
     }
 }
 

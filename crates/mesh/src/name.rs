@@ -6,6 +6,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -109,6 +110,66 @@ names! {
     /// The key under which the control plane announces a policy and workloads refer to it: `namespace/name`.
     PolicyName;
 }
+
+/// Text that may be a part of another, whose memory it then shares: nearly every workload's name is the end of its key.
+#[derive(Clone, Default)]
+pub struct Text {
+    whole: Arc<str>,
+    /// Where in `whole` it begins; it reaches to the end.
+    start: usize,
+}
+
+impl Text {
+    /// `text`, as the end of `whole` if it is that.
+    pub fn end_of(whole: &Arc<str>, text: &str) -> Self {
+        if whole.ends_with(text) {
+            Self { whole: whole.clone(), start: whole.len() - text.len() }
+        } else {
+            text.into()
+        }
+    }
+
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        self.whole.get(self.start..).unwrap_or_default()
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self { whole: text.into(), start: 0 }
+    }
+}
+
+impl From<Arc<str>> for Text {
+    fn from(text: Arc<str>) -> Self {
+        Self { whole: text, start: 0 }
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self { whole: text.into(), start: 0 }
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
+text_impls!(Text);
 
 /// A host name, kept in lower case.
 ///

@@ -126,7 +126,7 @@ impl Refusal {
     /// That `workload` cannot be reached from here.
     pub(crate) fn no_routing_destination(workload: &Workload) -> Self {
         Self::NoRoutingDestination {
-            name: workload.name.clone(),
+            name: workload.name.as_str().into(),
             uid: workload.uid.clone(),
             protocol: workload.protocol,
         }

@@ -13,6 +13,8 @@ use crate::ports::PortMap;
 use crate::service::Service;
 use crate::workload::Workload;
 
+mod addressed;
+mod by_uid;
 mod cidr;
 pub(crate) mod endpoints;
 mod map;
@@ -21,6 +23,7 @@ pub(crate) mod pool;
 mod slot;
 mod state;
 
+use by_uid::ByUid;
 use cidr::Cidrs;
 use endpoints::Endpoints;
 pub(crate) use map::Map;
@@ -31,16 +34,16 @@ pub use state::{Applied, Change, State};
 /// Everything that is known at one moment; cloning it costs next to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    workloads: Map<Uid, Arc<Workload>>,
+    workloads: Map<ByUid, ()>,
     /// Workloads of this node, by the triple that a proxy instance knows.
     locals: Map<LocalWorkload, Slot<Workload>>,
     /// Workloads by address, those in host-network mode left out.
-    addresses: Map<NetworkAddress, Slot<Workload>>,
+    addresses: addressed::Addressed<Workload>,
     /// Workloads that have a host name.
     hostnames: Map<NamespacedHostname, Slot<Workload>>,
     services: Map<NamespacedHostname, Arc<Service>>,
     services_by_hostname: Map<Hostname, Slot<Service>>,
-    vips: Map<NetworkAddress, Slot<Service>>,
+    vips: addressed::Addressed<Service>,
     cidrs: Cidrs,
     /// Endpoints by service, known or not.
     endpoints: Map<NamespacedHostname, Arc<Endpoints>>,
@@ -68,7 +71,7 @@ pub enum Addressed<'a> {
 impl View {
     /// The workload of that key.
     pub fn workload(&self, uid: &Uid) -> Option<&Arc<Workload>> {
-        self.workloads.get(uid)
+        self.workloads.entry(uid).map(|(ByUid(workload), ())| workload)
     }
 
     /// The workload that a proxy instance stands for, if it runs on this node.
@@ -167,7 +170,7 @@ impl View {
 
     /// All workloads, in no order.
     pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
-        self.workloads.values()
+        self.workloads.keys().map(|ByUid(workload)| workload)
     }
 
     /// All services, in no order.

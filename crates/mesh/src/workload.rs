@@ -4,13 +4,12 @@
 //! (spec wire-protocols 3, state-and-dns 1). Nothing is decided here.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::address::NetworkAddress;
+use crate::address::{Addresses, NetworkAddress};
 use crate::identity::Identity;
 use crate::name::{ClusterId, Hostname, LocalWorkload, Namespace, NamespacedHostname, NetworkId, NodeName, PolicyName};
-use crate::name::{ServiceAccount, TrustDomain, Uid};
+use crate::name::{ServiceAccount, Text, TrustDomain, Uid};
 use crate::ports::PortMap;
 
 /// Trust domain of a workload that names none.
@@ -27,14 +26,14 @@ pub const DEFAULT_CAPACITY: u32 = 1;
 pub struct Workload {
     /// Primary key.
     pub uid: Uid,
-    /// Name of the pod or entry.
-    pub name: Arc<str>,
+    /// Name of the pod or entry; as a rule a part of its key.
+    pub name: Text,
     /// Its namespace.
     pub namespace: Namespace,
     /// Service account of its identity.
     pub service_account: ServiceAccount,
     /// Its addresses, canonical, in the order given.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Addresses,
     /// What it has in common with others.
     pub deployment: Arc<Deployment>,
     /// The network in which the addresses are valid.
@@ -111,10 +110,10 @@ impl Workload {
     pub fn new(uid: Uid) -> Self {
         Self {
             uid,
-            name: Arc::default(),
+            name: Text::default(),
             namespace: Namespace::default(),
             service_account: DEFAULT_SERVICE_ACCOUNT.into(),
-            addresses: Vec::new(),
+            addresses: Addresses::default(),
             deployment: Arc::default(),
             network: NetworkId::default(),
             protocol: Protocol::Tcp,
@@ -145,7 +144,7 @@ impl Workload {
     /// The triple by which a proxy instance would look it up.
     pub fn local(&self) -> LocalWorkload {
         LocalWorkload {
-            name: self.name.clone(),
+            name: self.name.as_str().into(),
             namespace: self.namespace.clone(),
             service_account: self.service_account.clone(),
         }

@@ -1,5 +1,6 @@
 //! What telemetry is told of a connection (spec admin-and-telemetry 3, 4; data-plane 16.4, 19.2, 19.4).
 
+use std::ops::Deref;
 use std::time::Instant;
 
 use super::*;
@@ -75,7 +76,7 @@ fn inbound(view: &View, peer: &str, identity: Option<&Identity>, baggage: &[&[u8
     Flow::inbound(&admission, TRACE)
 }
 
-fn text(part: &Option<Arc<str>>) -> &str {
+fn text<T: Deref<Target = str>>(part: &Option<T>) -> &str {
     part.as_deref().unwrap_or("-")
 }
 
@@ -86,7 +87,6 @@ fn identity(identity: &Option<Identity>) -> String {
 /// Every part of a party, `-` where it is not known.
 fn all(party: &Party) -> Vec<String> {
     let texts = [
-        &party.pod,
         &party.workload,
         &party.canonical_service,
         &party.canonical_revision,
@@ -97,7 +97,8 @@ fn all(party: &Party) -> Vec<String> {
     ];
     let place = party.locality.as_ref().map_or("-".to_owned(), |place| format!("{}/{}", place.region, place.zone));
     let ends = [identity(&party.principal), identity(&party.identity), place];
-    texts.iter().map(|part| text(part).to_owned()).chain(ends).collect()
+    let pod = text(&party.pod).to_owned();
+    std::iter::once(pod).chain(texts.iter().map(|part| text(part).to_owned())).chain(ends).collect()
 }
 
 const CLIENT: &str = "spiffe://cluster.local/ns/ns/sa/client";

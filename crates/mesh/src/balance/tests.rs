@@ -146,7 +146,7 @@ fn health_matters_unless_the_service_takes_all() {
 
 #[test]
 fn endpoints_have_to_be_reachable() {
-    let bare = || Workload { addresses: vec![], ..server("bare", "10.0.0.2") };
+    let bare = || Workload { addresses: vec![].into(), ..server("bare", "10.0.0.2") };
     let cases = [
         ("neither address nor name", bare(), "none"),
         ("a name will do", Workload { hostname: "bare.example".into(), ..bare() }, "bare"),

@@ -144,7 +144,10 @@ fn workload(name: &str, words: &[&str]) -> Workload {
             "abroad" => workload.network = "net2".into(),
             "elsewhere" => cluster = "d".into(),
             service if service.contains('/') => workload = workload.of(service, &[]),
-            ip => workload.addresses.push(crate::fixture::ip(ip)),
+            ip => {
+                let all = workload.addresses.iter().copied();
+                workload.addresses = all.chain([crate::fixture::ip(ip)]).collect();
+            }
         }
     }
     workload.uid = format!("{cluster}//Pod/{namespace}/{name}").into();

@@ -277,7 +277,7 @@ fn addresses_follow_the_families_of_service_and_target() {
 
 #[test]
 fn endpoints_may_have_only_a_host_name() {
-    let named = Workload { hostname: "db.example.".into(), protocol: Protocol::Tcp, addresses: vec![], ..server() };
+    let named = Workload { hostname: "db.example.".into(), protocol: Protocol::Tcp, addresses: vec![].into(), ..server() };
     let view = view([client().into(), web().into(), named.into()]);
     let source = held(&view, "client");
     let with = |learnt: &Learnt, draws: &[u64]| {
@@ -308,7 +308,7 @@ fn endpoints_may_have_only_a_host_name() {
 fn asking_again_comes_to_the_same_endpoint() {
     let named = |name: &str| {
         let hostname = format!("{name}.example").as_str().into();
-        Workload { hostname, addresses: vec![], ..pod(name, &[]).of("ns/web.example", &[]) }
+        Workload { hostname, addresses: vec![].into(), ..pod(name, &[]).of("ns/web.example", &[]) }
     };
     let view = view([client().into(), web().into(), named("a").into(), named("b").into(), named("c").into()]);
     let source = held(&view, "client");

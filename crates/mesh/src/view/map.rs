@@ -41,6 +41,11 @@ fn child(hash: u64, level: u32) -> usize {
 }
 
 impl<K, V> Map<K, V> {
+    /// Whether it has no entry.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
     /// All entries.
     pub(crate) fn iter(&self) -> Iter<'_, K, V> {
         Iter { branches: vec![std::slice::from_ref(&self.root).iter()], leaf: [].iter(), left: self.size }
@@ -63,11 +68,19 @@ impl<K: Hash + Eq, V> Map<K, V> {
     where
         K: Borrow<Q>,
     {
+        self.entry(key).map(|(_, value)| value)
+    }
+
+    /// The entry of a key, with the key as it is kept.
+    pub(crate) fn entry<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&(K, V)>
+    where
+        K: Borrow<Q>,
+    {
         let (hash, mut node) = (hash(key), &self.root);
         for level in 0.. {
             match node {
                 Node::Branch(children) => node = &children[child(hash, level)],
-                Node::Leaf(entries) => return entries.iter().find(|(k, _)| k.borrow() == key).map(|(_, value)| value),
+                Node::Leaf(entries) => return entries.iter().find(|(k, _)| k.borrow() == key),
             }
         }
         None

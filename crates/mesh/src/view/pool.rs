@@ -172,6 +172,8 @@ impl Branch {
                     }
                     None => self.children.len(),
                 };
+                // Most services have few endpoints, and there are many services: no room is kept for more.
+                self.children.reserve_exact(1);
                 self.children.insert(at, Child::Leaf(member));
                 0
             }

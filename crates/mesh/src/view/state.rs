@@ -5,6 +5,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::by_uid::ByUid;
 use super::endpoints::Endpoints;
 use super::pool::Member;
 use super::slot::{Keyed, Slot};
@@ -114,7 +115,7 @@ impl State {
     }
 
     fn put_workload(&mut self, workload: Arc<Workload>) {
-        if let Some(old) = self.view.workloads.get(&workload.uid).cloned() {
+        if let Some(old) = self.view.workload(&workload.uid).cloned() {
             self.forget_workload(&old, Some(&workload));
         }
         let view = &mut self.view;
@@ -122,7 +123,7 @@ impl State {
             put(&mut view.locals, workload.local(), &workload);
         }
         for key in addresses(&workload) {
-            put(&mut view.addresses, key, &workload);
+            view.addresses.put(&key, &workload);
         }
         if let Some(key) = hostname(&workload) {
             put(&mut view.hostnames, key, &workload);
@@ -141,11 +142,11 @@ impl State {
                 }
             }
         }
-        view.workloads.insert_mut(workload.uid.clone(), workload);
+        view.workloads.insert_mut(ByUid(workload), ());
     }
 
     fn remove_workload(&mut self, uid: &Uid) -> bool {
-        let Some(old) = self.view.workloads.get(uid).cloned() else {
+        let Some(old) = self.view.workload(uid).cloned() else {
             return false;
         };
         self.forget_workload(&old, None);
@@ -161,7 +162,7 @@ impl State {
         }
         for key in addresses(old) {
             if !next.is_some_and(|next| addresses(next).any(|kept| kept == key)) {
-                remove(&mut view.addresses, &key, old);
+                view.addresses.remove(&key, old);
             }
         }
         if let Some(key) = hostname(old).filter(|key| next.and_then(hostname).as_ref() != Some(key)) {
@@ -189,7 +190,7 @@ impl State {
         let view = &mut self.view;
         put(&mut view.services_by_hostname, service.hostname.clone(), &service);
         for vip in &service.vips {
-            put(&mut view.vips, vip.clone(), &service);
+            view.vips.put(vip, &service);
         }
         for range in &service.cidr_vips {
             view.cidrs.put(range, &service);
@@ -216,7 +217,7 @@ impl State {
         }
         for vip in &old.vips {
             if !next.is_some_and(|next| next.vips.contains(vip)) {
-                remove(&mut view.vips, vip, old);
+                view.vips.remove(vip, old);
             }
         }
         for range in &old.cidr_vips {

@@ -21,7 +21,7 @@ use prost::{DecodeError, Message};
 
 pub use intern::Interner;
 
-use super::subscription::{Kind, Name, Received, Verdict};
+use super::subscription::{Kind, Name, Received, Verdict, Version};
 
 /// Why a resource is not applied (wording: spec state-and-dns 2.3).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -104,7 +104,7 @@ pub fn resource(kind: Kind, resource: Resource, names: &mut Interner) -> (Receiv
 /// What is no resource at all, and so has no name by which it could be kept or refused.
 pub fn nameless(error: DecodeError) -> Received {
     let verdict = Verdict::Rejected(Rejection::from(error).to_string());
-    Received { name: Name::default(), version: Box::default(), aliases: Vec::new(), verdict }
+    Received { name: Name::default(), version: Version::default(), aliases: Vec::new(), verdict }
 }
 
 fn address(name: &Name, payload: Bytes, names: &mut Interner) -> Result<Readable, Rejection> {

@@ -11,6 +11,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use compact_str::CompactString;
+
 /// Longest list of held versions in one request, in bytes of names and versions. Common servers take 4 MiB.
 pub const MAX_CLAIM: usize = 2 * 1024 * 1024;
 /// Bytes that an entry of such a list costs besides its texts.
@@ -31,6 +33,8 @@ const MAX_ABSENT: usize = 16_384;
 
 /// The name of a resource.
 pub type Name = Arc<str>;
+/// The version of a resource: whatever the control plane calls it.
+pub type Version = CompactString;
 
 /// A type of resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,7 +86,7 @@ pub enum Request {
         /// Names to take away.
         unsubscribe: Vec<Name>,
         /// What is held already.
-        versions: BTreeMap<Name, Box<str>>,
+        versions: BTreeMap<Name, Version>,
     },
     /// More names of the type that is looked up.
     Subscribe(Vec<Name>),
@@ -103,7 +107,7 @@ pub struct Received {
     /// Its name.
     pub name: Name,
     /// Its version.
-    pub version: Box<str>,
+    pub version: Version,
     /// Other names by which it may have been asked for.
     pub aliases: Vec<String>,
     /// What became of it.
@@ -182,7 +186,7 @@ pub struct Subscriptions {
 /// One type.
 #[derive(Debug, Default)]
 struct Subscription {
-    versions: HashMap<Name, Box<str>>,
+    versions: HashMap<Name, Version>,
     /// Held, not claimed on this stream, and not repeated by the control plane so far.
     unclaimed: HashSet<Name>,
     sweep: Option<Instant>,
@@ -351,7 +355,7 @@ impl Subscriptions {
 
 impl Subscription {
     /// As much of what is held as fits a request; the rest is noted.
-    fn claim(&mut self) -> BTreeMap<Name, Box<str>> {
+    fn claim(&mut self) -> BTreeMap<Name, Version> {
         let mut left = MAX_CLAIM;
         let mut claimed = BTreeMap::new();
         self.unclaimed.clear();

@@ -54,7 +54,7 @@ pub(super) fn request(request: Request, node: &NodeDescription) -> DeltaDiscover
             type_url: kind.url().to_owned(),
             resource_names_subscribe: names(subscribe),
             resource_names_unsubscribe: names(unsubscribe),
-            initial_resource_versions: versions.into_iter().map(|(n, v)| (n.to_string(), v.into_string())).collect(),
+            initial_resource_versions: versions.into_iter().map(|(n, v)| (n.to_string(), v.into())).collect(),
             ..DeltaDiscoveryRequest::default()
         },
         Request::Subscribe(more) => DeltaDiscoveryRequest {

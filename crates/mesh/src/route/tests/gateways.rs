@@ -97,7 +97,7 @@ fn without_identities_of_the_service_only_the_endpoint_chosen_will_do() {
 
 #[test]
 fn an_endpoint_behind_a_gateway_needs_no_address() {
-    let bare = || Workload { addresses: vec![], ..remote("net2/20.0.0.9") };
+    let bare = || Workload { addresses: vec![].into(), ..remote("net2/20.0.0.9") };
     check([(
         "none at all",
         vec![web().into(), bare().into(), gate().into()],

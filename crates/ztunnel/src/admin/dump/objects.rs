@@ -65,7 +65,7 @@ fn workload(workload: &mesh::Workload) -> DumpedWorkload {
             subzone: workload.locality.subzone.clone(),
             zone: workload.locality.zone.clone(),
         },
-        name: workload.name.clone(),
+        name: workload.name.as_str().into(),
         namespace: workload.namespace.shared().clone(),
         native_tunnel: workload.native_tunnel,
         network: workload.network.shared().clone(),
@@ -79,7 +79,7 @@ fn workload(workload: &mesh::Workload) -> DumpedWorkload {
         trust_domain: workload.deployment.trust_domain.shared().clone(),
         uid: workload.uid.shared().clone(),
         waypoint: workload.waypoint.as_deref().map(gateway),
-        workload_ips: workload.addresses.clone(),
+        workload_ips: workload.addresses.to_vec(),
         workload_name: workload.deployment.workload_name.clone(),
         workload_type: workload.deployment.workload_type.as_str().into(),
     }

@@ -11,7 +11,8 @@ use mesh::workload::{
     ApplicationTunnel, DEFAULT_CAPACITY, DEFAULT_CLUSTER, DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN,
     GatewayDestination, Health, Membership, NetworkMode, Protocol, TunnelProtocol, WorkloadType,
 };
-use mesh::{Deployment, GatewayAddress, NamespacedHostname, NetworkAddress, PortMap, Service, Workload};
+use mesh::name::Text;
+use mesh::{Deployment, GatewayAddress, NamespacedHostname, NetworkAddress, PortMap, Service, Uid, Workload};
 
 use super::{Interner, Name, Rejection};
 
@@ -37,13 +38,14 @@ pub(super) fn workload(name: &Name, w: wire::Workload, names: &mut Interner) -> 
         workload_type: workload_type(w.workload_type),
         cluster_id: names.get(or(&w.cluster_id, DEFAULT_CLUSTER)),
     };
+    // As a rule the resource has the same name: one text for both.
+    let uid: Uid = if *w.uid == **name { name.clone().into() } else { w.uid.into() };
     Ok(Workload {
-        // As a rule the resource has the same name: one text for both.
-        uid: if *w.uid == **name { name.clone().into() } else { w.uid.into() },
-        name: w.name.into(),
+        name: Text::end_of(uid.shared(), &w.name),
+        uid,
         namespace: names.get(&w.namespace),
         service_account: names.get(or(&w.service_account, DEFAULT_SERVICE_ACCOUNT)),
-        addresses: addresses(&w.addresses)?,
+        addresses: w.addresses.iter().map(|bytes| ip(bytes)).collect::<Result<_, _>>()?,
         deployment: names.deployment(deployment),
         network: names.get(&w.network),
         protocol: protocol(w.tunnel_protocol)?,
@@ -71,15 +73,6 @@ pub(super) fn workload(name: &Name, w: wire::Workload, names: &mut Interner) -> 
 /// The text, or what an empty one stands for.
 fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
     if text.is_empty() { default } else { text }
-}
-
-/// In no more memory than they need: nearly all workloads have one address, and there are very many workloads.
-fn addresses(all: &[Vec<u8>]) -> Result<Vec<IpAddr>, Rejection> {
-    let mut addresses = Vec::with_capacity(all.len());
-    for bytes in all {
-        addresses.push(ip(bytes)?);
-    }
-    Ok(addresses)
 }
 
 pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service, Rejection> {

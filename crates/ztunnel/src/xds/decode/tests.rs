@@ -98,7 +98,7 @@ fn addresses_of_other_than_4_or_16_bytes_are_rejected_and_mapped_ones_are_plain(
     let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
     let IpAddr::V6(v6) = mapped else { panic!() };
     let w = workload(|w| w.addresses = vec![v6.octets().to_vec(), vec![10, 0, 0, 2]]).unwrap();
-    assert_eq!(w.addresses, ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+    assert_eq!(*w.addresses, ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
 }
 
 #[test]

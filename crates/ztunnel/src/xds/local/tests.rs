@@ -64,7 +64,7 @@ fn the_workloads_of_the_example_load() {
     let [cart, legacy] = &all[..] else { panic!("{all:?}") };
     assert_eq!(cart.identity().to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
     assert_eq!((cart.uid.as_str(), cart.node.as_str(), cart.capacity), ("c1//v1/Pod/shop/cart-0", "worker-a", 2));
-    assert_eq!(cart.addresses, ["10.20.0.5".parse::<std::net::IpAddr>().unwrap(), "fd00::5".parse().unwrap()]);
+    assert_eq!(*cart.addresses, ["10.20.0.5".parse::<std::net::IpAddr>().unwrap(), "fd00::5".parse().unwrap()]);
     assert_eq!((cart.protocol, cart.status), (Protocol::Hbone, Health::Healthy));
     assert_eq!((&*cart.locality.region, &*cart.locality.zone, &*cart.locality.subzone), ("eu", "eu-1", ""));
     assert_eq!(*cart.authorization_policies, ["shop/only-front".into()]);
@@ -113,7 +113,7 @@ fn the_policy_of_the_example_loads() {
 fn what_is_not_given_is_what_the_control_plane_would_take_it_for() {
     let all = workloads("workloads: [{namespace: ns, workloadIps: [10.0.0.1]}]");
     let expected =
-        Workload { namespace: "ns".into(), addresses: vec!["10.0.0.1".parse().unwrap()], ..Workload::new("".into()) };
+        Workload { namespace: "ns".into(), addresses: vec!["10.0.0.1".parse().unwrap()].into(), ..Workload::new("".into()) };
     assert_eq!(all, [expected]);
     assert_eq!(all[0].identity().to_string(), "spiffe://cluster.local/ns/ns/sa/default");
 }

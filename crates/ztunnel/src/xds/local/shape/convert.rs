@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mesh::name::Text;
 use mesh::policy::{Clause, DryRun, Group, List, Rule};
 use mesh::workload::{DEFAULT_CLUSTER, DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN, Membership, WorkloadType};
 
@@ -17,8 +18,8 @@ impl From<StaticWorkload> for mesh::Workload {
         let named = |kind: &WorkloadType| kind.as_str().eq_ignore_ascii_case(&shape.workload_type);
         let workload_type = WorkloadType::ALL.into_iter().find(named).unwrap_or_default();
         Self {
+            name: Text::end_of(&shape.uid, &shape.name),
             uid: shape.uid.into(),
-            name: shape.name,
             namespace: shape.namespace.into(),
             service_account: or(shape.service_account, DEFAULT_SERVICE_ACCOUNT),
             addresses: shape.workload_ips.into_iter().map(|ip| ip.to_canonical()).collect(),
