@@ -204,7 +204,9 @@ text_impls!(Hostname);
 
 impl From<&str> for Hostname {
     fn from(text: &str) -> Self {
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        if text.is_empty() {
+            Self::default() // Workloads have none, as a rule, and this one costs nothing.
+        } else if text.bytes().any(|b| b.is_ascii_uppercase()) {
             Self(text.to_ascii_lowercase().into())
         } else {
             Self(text.into())

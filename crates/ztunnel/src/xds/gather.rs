@@ -9,7 +9,7 @@ use mesh::State;
 use prost::{DecodeError, Message};
 
 use super::decode::{self, Interner};
-use super::subscription::{Kind, Name, Response};
+use super::subscription::{Kind, Lookups, Name, Response};
 
 /// A response whose resources are still as they came, so that only one at a time is taken apart; the fields of
 /// `envoy.service.discovery.v3.DeltaDiscoveryResponse`.
@@ -48,7 +48,12 @@ pub(super) enum Gathered {
 ///
 /// # Errors
 /// It is no response at all.
-pub(super) fn apply(message: impl Buf, state: &mut State, names: &mut Interner) -> Result<Gathered, DecodeError> {
+pub(super) fn apply(
+    message: impl Buf,
+    lookups: Lookups,
+    state: &mut State,
+    names: &mut Interner,
+) -> Result<Gathered, DecodeError> {
     let push = Push::decode(message)?;
     let Some(kind) = Kind::of(&push.type_url) else {
         return Ok(Gathered::Unknown { url: push.type_url, nonce: push.nonce });
@@ -57,7 +62,12 @@ pub(super) fn apply(message: impl Buf, state: &mut State, names: &mut Interner) 
     let mut bytes = 0;
     let upserts = push.resources.into_iter().filter_map(|resource| {
         let (received, change) = match Resource::decode(resource) {
-            Ok(resource) => {
+            Ok(mut resource) => {
+                if lookups == Lookups::Everything {
+                    // Nobody asks for anything by name. Kept until the push is settled, they would leave holes between
+                    // what is made of it.
+                    resource.aliases = Vec::new();
+                }
                 bytes += resource.resource.as_ref().map_or(0, |payload| payload.value.len());
                 decode::resource(kind, resource, names)
             }
@@ -109,7 +119,7 @@ mod tests {
             let type_url = Kind::Address.url().to_owned();
             let push =
                 DeltaDiscoveryResponse { resources, removed_resources, type_url, ..DeltaDiscoveryResponse::default() };
-            let applied = apply(&push.encode_to_vec()[..], &mut state, &mut names).unwrap();
+            let applied = apply(&push.encode_to_vec()[..], Lookups::Everything, &mut state, &mut names).unwrap();
             let Gathered::Applied { response, bytes } = applied else { panic!("{applied:?}") };
             assert_eq!(bytes, push.resources.iter().map(|r| r.resource.as_ref().unwrap().value.len()).sum::<usize>());
             let bad = response.resources.iter().filter(|r| r.verdict != Verdict::Accepted).count();

@@ -108,7 +108,7 @@ pub struct Received {
     pub name: Name,
     /// Its version.
     pub version: Version,
-    /// Other names by which it may have been asked for.
+    /// Other names by which it may have been asked for; none where nothing is asked for by name.
     pub aliases: Vec<String>,
     /// What became of it.
     pub verdict: Verdict,
@@ -205,6 +205,12 @@ impl Subscriptions {
             absent: HashMap::new(),
             rejected: BTreeMap::new(),
         }
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub fn lookups(&self) -> Lookups {
+        self.lookups
     }
 
     fn of(&mut self, kind: Kind) -> &mut Subscription {

@@ -126,12 +126,13 @@ impl Driver {
     /// read stay as they are until it is done.
     async fn gather(&mut self, message: Chunks) -> Result<Gathered, Status> {
         let garbage = |error| Status::internal(format!("what it sent is no discovery response: {error}"));
+        let lookups = self.subscriptions.lookups();
         if message.remaining() <= LARGE_PUSH {
-            return gather::apply(message, &mut self.state, &mut self.names).map_err(garbage);
+            return gather::apply(message, lookups, &mut self.state, &mut self.names).map_err(garbage);
         }
         let (mut state, mut names) = (self.state.clone(), std::mem::take(&mut self.names));
         let work = tokio::task::spawn_blocking(move || {
-            let gathered = gather::apply(message, &mut state, &mut names);
+            let gathered = gather::apply(message, lookups, &mut state, &mut names);
             (gathered, state, names)
         });
         let (gathered, state, names) =
