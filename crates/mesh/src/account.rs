@@ -12,10 +12,10 @@ use crate::admit::Admission;
 use crate::cause::Cause;
 use crate::connect::{Baggage, TraceId};
 use crate::identity::Identity;
+use crate::name::Text;
 use crate::refusal::ResponseFlag;
 use crate::route::{Hop, Route};
 use crate::service::Service;
-use crate::name::Text;
 use crate::workload::{Locality, Workload};
 
 /// Which end of a connection this ztunnel is.

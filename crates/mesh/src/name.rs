@@ -122,11 +122,7 @@ pub struct Text {
 impl Text {
     /// `text`, as the end of `whole` if it is that.
     pub fn end_of(whole: &Arc<str>, text: &str) -> Self {
-        if whole.ends_with(text) {
-            Self { whole: whole.clone(), start: whole.len() - text.len() }
-        } else {
-            text.into()
-        }
+        if whole.ends_with(text) { Self { whole: whole.clone(), start: whole.len() - text.len() } } else { text.into() }
     }
 
     /// The text itself.

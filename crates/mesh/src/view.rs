@@ -71,7 +71,7 @@ pub enum Addressed<'a> {
 impl View {
     /// The workload of that key.
     pub fn workload(&self, uid: &Uid) -> Option<&Arc<Workload>> {
-        self.workloads.entry(uid).map(|(ByUid(workload), ())| workload)
+        self.workloads.key(uid).map(|ByUid(workload)| workload)
     }
 
     /// The workload that a proxy instance stands for, if it runs on this node.

@@ -277,7 +277,8 @@ fn addresses_follow_the_families_of_service_and_target() {
 
 #[test]
 fn endpoints_may_have_only_a_host_name() {
-    let named = Workload { hostname: "db.example.".into(), protocol: Protocol::Tcp, addresses: vec![].into(), ..server() };
+    let named =
+        Workload { hostname: "db.example.".into(), protocol: Protocol::Tcp, addresses: vec![].into(), ..server() };
     let view = view([client().into(), web().into(), named.into()]);
     let source = held(&view, "client");
     let with = |learnt: &Learnt, draws: &[u64]| {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 const BITS: u32 = 3;
 const FAN_OUT: usize = 1 << BITS;
 /// Levels after which a hash has no bits left; leaves below are as large as they have to be.
-const LEVELS: u32 = u64::BITS.div_ceil(BITS);
+const LEVELS: u32 = u32::BITS.div_ceil(BITS);
 /// Entries of a leaf that is not split: searched one by one, and copied by a change of one of them.
 const LEAF: usize = 16;
 
@@ -25,18 +25,36 @@ pub(crate) struct Map<K, V> {
 }
 
 enum Node<K, V> {
-    Leaf(Arc<Vec<(K, V)>>),
+    Leaf(Arc<Vec<Entry<K, V>>>),
     Branch(Arc<[Node<K, V>; FAN_OUT]>),
 }
 
-fn hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
+/// With the hash of the key, so that other keys need not be looked at: each would be a piece of memory far away.
+#[derive(Clone)]
+struct Entry<K, V> {
+    hash: u32,
+    key: K,
+    value: V,
+}
+
+impl<K, V> Entry<K, V> {
+    fn is<Q: Eq + ?Sized>(&self, hash: u32, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.hash == hash && self.key.borrow() == key
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // half of its bits tell four thousand million keys apart
+fn hash<Q: Hash + ?Sized>(key: &Q) -> u32 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    hasher.finish()
+    hasher.finish() as u32
 }
 
 /// Which child of a branch on that level a hash belongs to.
-fn child(hash: u64, level: u32) -> usize {
+fn child(hash: u32, level: u32) -> usize {
     (hash >> (level * BITS)) as usize % FAN_OUT
 }
 
@@ -68,11 +86,18 @@ impl<K: Hash + Eq, V> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.entry(key).map(|(_, value)| value)
+        self.entry(key).map(|entry| &entry.value)
     }
 
-    /// The entry of a key, with the key as it is kept.
-    pub(crate) fn entry<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&(K, V)>
+    /// The key as it is kept.
+    pub(crate) fn key<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&K>
+    where
+        K: Borrow<Q>,
+    {
+        self.entry(key).map(|entry| &entry.key)
+    }
+
+    fn entry<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&Entry<K, V>>
     where
         K: Borrow<Q>,
     {
@@ -80,7 +105,7 @@ impl<K: Hash + Eq, V> Map<K, V> {
         for level in 0.. {
             match node {
                 Node::Branch(children) => node = &children[child(hash, level)],
-                Node::Leaf(entries) => return entries.iter().find(|(k, _)| k.borrow() == key),
+                Node::Leaf(entries) => return entries.iter().find(|entry| entry.is(hash, key)),
             }
         }
         None
@@ -120,8 +145,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
             match node {
                 Node::Branch(children) => node = &mut Arc::make_mut(children)[child(hash, level)],
                 Node::Leaf(entries) => {
-                    let entry = Arc::make_mut(entries).iter_mut().find(|(k, _)| (*k).borrow() == key);
-                    return entry.map(|(_, value)| value);
+                    let entry = Arc::make_mut(entries).iter_mut().find(|entry| entry.is(hash, key));
+                    return entry.map(|entry| &mut entry.value);
                 }
             }
         }
@@ -144,20 +169,20 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
 
 impl<K: Hash + Eq + Clone, V: Clone> Node<K, V> {
     /// Whether there is one more entry now.
-    fn insert(&mut self, key: K, value: impl FnOnce(Option<&V>) -> V, hash: u64, level: u32) -> bool {
+    fn insert(&mut self, key: K, value: impl FnOnce(Option<&V>) -> V, hash: u32, level: u32) -> bool {
         let entries = match self {
             Self::Branch(children) => {
                 return Arc::make_mut(children)[child(hash, level)].insert(key, value, hash, level + 1);
             }
             Self::Leaf(entries) => Arc::make_mut(entries),
         };
-        if let Some(old) = entries.iter_mut().find(|(known, _)| *known == key) {
+        if let Some(old) = entries.iter_mut().find(|entry| entry.is(hash, &key)) {
             // With the new key: as a rule it shares its text with the new value.
-            *old = (key, value(Some(&old.1)));
+            *old = Entry { hash, key, value: value(Some(&old.value)) };
             return false;
         }
         entries.reserve_exact(1);
-        entries.push((key, value(None)));
+        entries.push(Entry { hash, key, value: value(None) });
         if entries.len() > LEAF && level < LEVELS {
             let all = std::mem::take(entries);
             *self = Self::split(all, level);
@@ -165,12 +190,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Node<K, V> {
         true
     }
 
-    fn split(all: Vec<(K, V)>, level: u32) -> Self {
-        let mut parts: [Vec<(K, V)>; FAN_OUT] = Default::default();
+    fn split(all: Vec<Entry<K, V>>, level: u32) -> Self {
+        let mut parts: [Vec<Entry<K, V>>; FAN_OUT] = Default::default();
         for entry in all {
-            parts[child(hash(&entry.0), level)].push(entry);
+            parts[child(entry.hash, level)].push(entry);
         }
-        let leaf = |mut part: Vec<(K, V)>| {
+        let leaf = |mut part: Vec<Entry<K, V>>| {
             part.shrink_to_fit();
             Self::Leaf(Arc::new(part))
         };
@@ -178,12 +203,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Node<K, V> {
     }
 
     /// Removes an entry that is there.
-    fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q, hash: u64, level: u32)
+    fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q, hash: u32, level: u32)
     where
         K: Borrow<Q>,
     {
         match self {
-            Self::Leaf(entries) => Arc::make_mut(entries).retain(|(k, _)| k.borrow() != key),
+            Self::Leaf(entries) => Arc::make_mut(entries).retain(|entry| !entry.is(hash, key)),
             Self::Branch(children) => {
                 let children = Arc::make_mut(children);
                 children[child(hash, level)].remove(key, hash, level + 1);
@@ -234,7 +259,7 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Map<K, V> {
 pub(crate) struct Iter<'a, K, V> {
     /// What is left of each branch above the leaf.
     branches: Vec<std::slice::Iter<'a, Node<K, V>>>,
-    leaf: std::slice::Iter<'a, (K, V)>,
+    leaf: std::slice::Iter<'a, Entry<K, V>>,
     left: usize,
 }
 
@@ -243,9 +268,9 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some((key, value)) = self.leaf.next() {
+            if let Some(entry) = self.leaf.next() {
                 self.left -= 1;
-                return Some((key, value));
+                return Some((&entry.key, &entry.value));
             }
             match self.branches.last_mut()?.next() {
                 None => drop(self.branches.pop()),

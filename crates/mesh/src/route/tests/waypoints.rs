@@ -152,8 +152,11 @@ fn a_waypoint_service_that_passes_traffic_through_is_none_by_address() {
 
 #[test]
 fn the_waypoint_reference_or_the_target_decides_the_family() {
-    let v6 =
-        |by: &str| Workload { addresses: vec![ip("fd00::2")].into(), waypoint: Some(gateway(by, 15008).into()), ..server() };
+    let v6 = |by: &str| Workload {
+        addresses: vec![ip("fd00::2")].into(),
+        waypoint: Some(gateway(by, 15008).into()),
+        ..server()
+    };
     let dual = || Workload { addresses: vec![ip("10.0.0.9"), ip("fd00::9")].into(), ..waypoint() };
     check([
         (

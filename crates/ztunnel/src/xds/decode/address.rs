@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use istio_api::workload as wire;
 use istio_api::workload::gateway_address::Destination;
+use mesh::name::Text;
 use mesh::service::{HealthPolicy, IpFamilies, LoadBalancer, Mode, NetworkCidr, Scope, Visibility, WeightedWaypoint};
 use mesh::workload::{
     ApplicationTunnel, DEFAULT_CAPACITY, DEFAULT_CLUSTER, DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN,
     GatewayDestination, Health, Membership, NetworkMode, Protocol, TunnelProtocol, WorkloadType,
 };
-use mesh::name::Text;
 use mesh::{Deployment, GatewayAddress, NamespacedHostname, NetworkAddress, PortMap, Service, Uid, Workload};
 
 use super::{Interner, Name, Rejection};

@@ -112,8 +112,11 @@ fn the_policy_of_the_example_loads() {
 #[test]
 fn what_is_not_given_is_what_the_control_plane_would_take_it_for() {
     let all = workloads("workloads: [{namespace: ns, workloadIps: [10.0.0.1]}]");
-    let expected =
-        Workload { namespace: "ns".into(), addresses: vec!["10.0.0.1".parse().unwrap()].into(), ..Workload::new("".into()) };
+    let expected = Workload {
+        namespace: "ns".into(),
+        addresses: vec!["10.0.0.1".parse().unwrap()].into(),
+        ..Workload::new("".into())
+    };
     assert_eq!(all, [expected]);
     assert_eq!(all[0].identity().to_string(), "spiffe://cluster.local/ns/ns/sa/default");
 }
