@@ -191,6 +191,14 @@ mod tests {
     }
 
     #[test]
+    fn addresses_keep_their_number_and_order() {
+        for number in 0..4 {
+            let all: Vec<IpAddr> = (0..number).map(|i| IpAddr::from([10, 0, 0, 9 - i])).collect();
+            assert_eq!(*Addresses::from(all.clone()), *all);
+        }
+    }
+
+    #[test]
     fn network_addresses_print_as_they_parse() {
         for text in ["net1/10.0.0.1", "/10.0.0.1", "net1/2001:db8::1"] {
             assert_eq!(text.parse::<NetworkAddress>().unwrap().to_string(), text);

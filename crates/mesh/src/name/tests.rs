@@ -1,6 +1,7 @@
 //! Names compare and print as the protocol expects.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::*;
 
@@ -23,6 +24,17 @@ fn a_namespaced_host_name_splits_at_the_first_slash() {
     assert_eq!((parsed.namespace.as_str(), parsed.hostname.as_str()), ("shop", "cart/x"));
     let error = "cart".parse::<NamespacedHostname>().unwrap_err();
     assert_eq!(error.to_string(), "failed to parse namespaced hostname: cart");
+}
+
+#[test]
+fn a_name_that_ends_its_key_takes_no_memory_of_its_own_and_any_other_name_is_as_good() {
+    let key: Arc<str> = "cluster//Pod/shop/cart-0".into();
+    let name = Text::end_of(&key, "cart-0");
+    assert_eq!((name.as_str(), Arc::strong_count(&key)), ("cart-0", 2));
+    let other = Text::end_of(&key, "cart-1");
+    assert_eq!((other.as_str(), Arc::strong_count(&key)), ("cart-1", 2));
+    assert_eq!((Text::end_of(&key, "").as_str(), Text::end_of(&"x".into(), "xx").as_str()), ("", "xx"));
+    assert!(name == Text::from("cart-0") && name != other);
 }
 
 #[test]

@@ -112,6 +112,19 @@ mod tests {
     }
 
     #[test]
+    fn aliases_are_kept_where_something_may_have_been_asked_for_by_them() {
+        let resource = Resource { aliases: vec!["/10.0.0.1".into()], ..workload("a//v1/Pod/ns/a", vec![]) };
+        let type_url = Kind::Address.url().to_owned();
+        let push = DeltaDiscoveryResponse { resources: vec![resource], type_url, ..DeltaDiscoveryResponse::default() };
+        for (lookups, kept) in [(Lookups::Everything, 0), (Lookups::OnDemand, 1)] {
+            let (mut state, mut names) = (State::new(None), Interner::default());
+            let applied = apply(&push.encode_to_vec()[..], lookups, &mut state, &mut names).unwrap();
+            let Gathered::Applied { response, .. } = applied else { panic!("{applied:?}") };
+            assert_eq!(response.resources[0].aliases.len(), kept);
+        }
+    }
+
+    #[test]
     fn good_resources_of_a_push_apply_beside_bad_ones_and_bad_ones_keep_what_was() {
         let (mut state, mut names) = (State::new(None), Interner::default());
         let mut push = |resources, removed: &[&str]| {
