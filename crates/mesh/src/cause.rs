@@ -15,6 +15,10 @@ const MAX_CODE: usize = 40;
 /// Why a connection did not come about, or failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
+    /// A client of SOCKS5 does not say where it wants to go, or wants something that is not offered.
+    SocksRequest,
+    /// Resolving the host name that a client of SOCKS5 wants to go to failed.
+    UnknownName,
     /// The destination is one of our own ports.
     Recursion,
     /// The control plane has not announced the workload that this instance stands for.
@@ -99,6 +103,8 @@ pub struct Meaning {
 impl Cause {
     /// All of them, in the order in which they may happen to a connection: on its way out, then on its way in.
     pub const ALL: &'static [Self] = &[
+        Self::SocksRequest,
+        Self::UnknownName,
         Self::Recursion,
         Self::UnknownLocalWorkload,
         Self::NoHealthyUpstream,
@@ -136,6 +142,12 @@ impl Cause {
         use ResponseFlag::{Connect, Deny, H2HandshakeFailure, IdentityError, NetworkPolicy, TlsFailure};
         #[rustfmt::skip]
         let (code, stage, side, flag, status, wording, hint) = match self {
+            Self::SocksRequest => ("socks-request", Stage::Request, Side::App, Connect, 400,
+                "failed to negotiate socks connection: …",
+                "The app has to speak SOCKS5 without authentication to port 15080, and to ask for CONNECT."),
+            Self::UnknownName => ("unknown-name", Stage::Dns, Side::App, Connect, 503,
+                "dns: …",
+                "The host name that the app asked SOCKS5 for is neither the mesh's nor known to the pod's resolvers."),
             Self::Recursion => ("recursion", Stage::Route, Side::App, Connect, 503,
                 "attempted recursive call to ourselves",
                 "A port of ztunnel itself was dialled; dial the app's port."),

@@ -35,7 +35,9 @@ use crate::inpod::{self, DataPlane, Observer, PodStates};
 use crate::net::listen::{PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::options::{Keepalive, Liveness};
-use crate::proxy::{self, EarlyData, Listeners, PodProxy, Proxies, Shutdown, WorkerThreads, Workers};
+use crate::proxy::{
+    self, EarlyData, Listeners, NamesOf, PodProxy, Proxies, SameNode, Shutdown, WorkerThreads, Workers,
+};
 use crate::state::Views;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{self, Metrics, PodCounts, PodMetrics};
@@ -114,6 +116,11 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
     let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
+    let proxies = match resolvers.clone().filter(|_| config.socks5) {
+        Some(resolvers) => proxies.with_names(names_of(resolvers)),
+        None => proxies,
+    };
+    let resolvers = resolvers.filter(|_| config.dns_proxy);
     let data = DataPlane { proxies, resolvers, workers, tenants };
     let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
@@ -296,6 +303,7 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
             outbound: ports::OUTBOUND,
             inbound_plaintext: ports::INBOUND_PLAINTEXT,
             inbound: ports::INBOUND,
+            socks5: config.socks5.then_some(ports::SOCKS5),
         },
         mark: config.packet_mark,
         port_reuse: if config.inpod_port_reuse && config.mode == Mode::Shared {
@@ -318,6 +326,7 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
             RetrySettings::Off
         },
         early_data: if config.early_data { EarlyData::Allowed } else { EarlyData::Off },
+        same_node: if config.same_node_direct { SameNode::Direct } else { SameNode::Tunnel },
         allowance,
         limits: proxy::Limits {
             connections: config.pod_limits.connections,
@@ -350,9 +359,21 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
     }
 }
 
-/// The makers of pods' name servers, if names are captured.
+/// What names mean to the apps of a pod.
+fn names_of(resolvers: Resolvers) -> NamesOf {
+    Arc::new(move |who, netns| {
+        let names = resolvers.names(who.clone(), netns);
+        Arc::new(move |name: String| {
+            let names = names.clone();
+            Box::pin(async move { names.resolve(&name).await })
+        })
+    })
+}
+
+/// The makers of pods' name servers, if anybody wants names.
 fn start_resolvers(config: &Config, views: &Views, registry: &mut Registry) -> Option<Resolvers> {
-    if !config.dns_proxy {
+    // Names that SOCKS5 asks for are found as if the pod had, whether or not its queries are captured.
+    if !config.dns_proxy && !config.socks5 {
         return None;
     }
     let localhost = |port| {

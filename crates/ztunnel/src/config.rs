@@ -41,6 +41,8 @@ pub mod ports {
     pub const INBOUND_PLAINTEXT: u16 = 15006;
     /// Captured connections out of a pod.
     pub const OUTBOUND: u16 = 15001;
+    /// SOCKS5 out of a pod.
+    pub const SOCKS5: u16 = 15080;
     /// Readiness.
     pub const READINESS: u16 = 15021;
 }
@@ -143,6 +145,7 @@ pub struct Config {
     pub trust_domain_aliases: Vec<String>,
     pub crypto: crypto::Config,
     pub proxy: bool,
+    pub socks5: bool,
     pub dns_proxy: bool,
     pub dns_proxy_address: Address,
     /// The file that names resolvers for what is not the mesh's (`RESOLV_CONF`).
@@ -160,6 +163,7 @@ pub struct Config {
     pub endpoint_retry: bool,
     pub endpoint_retry_deadline: Duration,
     pub early_data: bool,
+    pub same_node_direct: bool,
     pub buffer_budget: usize,
     pub stream_window: u32,
     pub connection_window: u32,
@@ -228,7 +232,8 @@ impl Config {
     /// Ports that are never a destination (spec data-plane 1.2).
     #[must_use]
     pub fn illegal_ports(&self) -> Vec<u16> {
-        vec![ports::INBOUND, ports::INBOUND_PLAINTEXT, ports::OUTBOUND]
+        let socks5 = self.socks5.then_some(ports::SOCKS5);
+        [ports::INBOUND, ports::INBOUND_PLAINTEXT, ports::OUTBOUND].into_iter().chain(socks5).collect()
     }
 }
 
@@ -279,6 +284,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         trust_domain_aliases: list(reader, "TRUST_DOMAIN_ALIASES").collect(),
         crypto: crypto_config(reader)?,
         proxy: reader.boolean("ENABLE_PROXY")?,
+        socks5: reader.boolean("UNSTABLE_ENABLE_SOCKS5")?,
         dns_proxy: dns_capture,
         dns_proxy_address: dns_address(reader, metadata.get("DNS_PROXY_ADDR").map(String::as_str)),
         resolv_conf: reader.text("RESOLV_CONF")?.into(),
@@ -304,6 +310,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         endpoint_retry: reader.boolean("ENDPOINT_RETRY")?,
         endpoint_retry_deadline: reader.duration("ENDPOINT_RETRY_DEADLINE")?,
         early_data: reader.boolean("HBONE_EARLY_DATA")?,
+        same_node_direct: reader.boolean("SAME_NODE_DIRECT")?,
         buffer_budget: narrow(reader.number("BUFFER_BUDGET")?),
         drain_deadline: drain_deadline(reader),
         localhost_app_tunnel: reader.boolean("LOCALHOST_APP_TUNNEL")?,

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use mesh::LookupSettings;
 
 pub use counts::Counts;
-pub use driver::{PodResolver, Resolvers};
+pub use driver::{PodNames, PodResolver, Resolvers};
 pub use resolv_conf::ResolvConf;
 
 use crate::net::listen::PortReuse;

@@ -6,9 +6,11 @@
 
 mod context;
 mod copy;
+mod direct;
 mod driver;
 mod inbound;
 mod limits;
+mod neighbours;
 mod outbound;
 mod passthrough;
 mod pool;
@@ -16,6 +18,7 @@ mod random;
 mod registry;
 mod resolve;
 mod scratch;
+mod socks;
 mod tunnel;
 mod worker;
 
@@ -29,6 +32,7 @@ use tokio::sync::watch;
 
 pub use driver::{PodProxy, Proxies};
 pub use limits::Limits;
+pub use socks::{Names, NamesOf};
 pub use tunnel::EarlyData;
 pub use worker::{WorkerThreads, Workers};
 
@@ -59,6 +63,8 @@ pub struct Config {
     pub retry: RetrySettings,
     /// Whether what apps say first may go along with the request for their connection.
     pub early_data: EarlyData,
+    /// How pods of this process reach each other.
+    pub same_node: SameNode,
     /// What the receive windows of all tunnels together may be beyond their first sizes.
     pub allowance: Allowance,
     /// What one pod may take of the process.
@@ -77,6 +83,15 @@ pub struct Config {
     pub pool_unused_release: Duration,
 }
 
+/// How a connection goes whose two pods are both in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameNode {
+    /// Through a tunnel, as between nodes, which NetworkPolicies see.
+    Tunnel,
+    /// From app to app.
+    Direct,
+}
+
 /// Where a pod's listeners are (spec data-plane 1.2).
 #[derive(Debug, Clone, Copy)]
 pub struct Listeners {
@@ -88,6 +103,8 @@ pub struct Listeners {
     pub inbound_plaintext: u16,
     /// HBONE into the pod.
     pub inbound: u16,
+    /// SOCKS5 on the pod's loopback, if it is offered.
+    pub socks5: Option<u16>,
 }
 
 impl Listeners {

@@ -1,5 +1,6 @@
 //! The configuration as `/config_dump` and the start-up log print it (spec configuration 7, admin-and-telemetry 2).
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use mesh::{Identity, LocalWorkload};
@@ -67,7 +68,7 @@ impl Config {
                 "keepaliveTime": duration(self.socket.keepalive_time),
                 "userTimeoutEnabled": self.socket.user_timeout_enabled,
             },
-            "socks5Addr": Value::Null,
+            "socks5Addr": self.socks5.then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, ports::SOCKS5)).to_string()),
             "statsAddr": { "SocketAddr": wildcard(self.stats_port) },
             "windowSize": self.stream_window,
             "xdsAddress": self.xds_address,

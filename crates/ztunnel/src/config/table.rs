@@ -104,6 +104,8 @@ pub(super) const KNOBS: &[Knob] = &[
         "`pqc`: agree on keys with X25519MLKEM768 only, and so in TLS 1.3 only; a build whose cryptography library cannot do that refuses to start. Everything else is for the control plane. Unset: X25519MLKEM768 is preferred."),
 
     knob("ENABLE_PROXY", Bool, Some("true"), Some("proxy"), "Whether traffic is proxied."),
+    knob("UNSTABLE_ENABLE_SOCKS5", Bool, Some("false"), Some("socks5Addr"),
+        "Offer SOCKS5 (CONNECT, without authentication) to apps, at port 15080 of each pod's IPv4 loopback. Host names are resolved as the pod's own queries are, whether or not those are captured."),
     knob("ENABLE_ORIG_SRC", Bool, None, Some("requireOriginalSource"),
         "Keep the client's address towards apps. Unset: if the kernel allows. `true`: refuse to start otherwise. `false`: never."),
     knob("PACKET_MARK", U32, None, Some("packetMark"), "Mark of the packets that ztunnel sends. Unset: 1337 in shared mode, none in dedicated mode; 0 is none."),
@@ -142,6 +144,8 @@ pub(super) const KNOBS: &[Knob] = &[
     knob("ENDPOINT_RETRY_DEADLINE", MILLISECONDS, Some("10s"), None, "How long all tries of one connection may take together."),
     knob("HBONE_EARLY_DATA", Bool, Some("true"), None,
         "Send up to 16 KiB of what an app says first along with the request for its connection, which saves a round trip. Peers that refuse it are not given it again."),
+    knob("SAME_NODE_DIRECT", Bool, Some("false"), None,
+        "Carry connections between two pods of this node from app to app, without tunnel or encryption. Authorization, records and metrics are as through a tunnel; NetworkPolicies between the two pods are NOT enforced, since no packet travels between them."),
     knob("BUFFER_BUDGET", Number { min: 0, max: u32::MAX as u64 }, Some("268435456"), None,
         "Bytes that all tunnels together may let their peers send ahead, beyond 64 KiB for each connection. Windows do not grow past it."),
     knob("CONNECTION_TERMINATION_DEADLINE", Duration { min: 0 }, None, Some("selfTerminationDeadline"),

@@ -5,6 +5,7 @@
 
 mod ask;
 mod later;
+mod names;
 mod servers;
 mod stream;
 
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 
+pub use self::names::PodNames;
 use self::servers::Servers;
 pub(super) use self::servers::read;
 use super::Config;
@@ -120,9 +122,8 @@ impl Resolvers {
     /// [`BindError`]; what was opened before is closed again.
     pub fn bind(&self, who: LocalWorkload, netns: Option<Arc<Netns>>) -> Result<PodResolver, BindError> {
         let config = &self.0.config;
-        let outlet = Outlet { mark: config.mark, netns: netns.clone() };
         let options = ListenOptions {
-            netns,
+            netns: netns.clone(),
             // Answers go back the way that queries came, which connection tracking knows: a mark would only be in its way.
             mark: None,
             port_reuse: config.port_reuse,
@@ -147,15 +148,20 @@ impl Resolvers {
                 Err(error) => return Err(error),
             }
         }
+        let pod = Arc::new(self.pod(who, netns));
+        Ok(PodResolver { waiting: Some((all, pod)), tasks: Vec::new() })
+    }
+
+    fn pod(&self, who: LocalWorkload, netns: Option<Arc<Netns>>) -> Pod {
         let desk = Desk {
             answers: Answers::default(),
             cache: Cache::default(),
             frequent: Frequent::new(self.0.counts.clone()),
             conntrack: None,
         };
+        let outlet = Outlet { mark: self.0.config.mark, netns };
         let open = Arc::new(Semaphore::new(MOST_OPEN));
-        let pod = Pod { who, shared: Arc::clone(&self.0), outlet, open, desk: Mutex::new(desk) };
-        Ok(PodResolver { waiting: Some((all, Arc::new(pod))), tasks: Vec::new() })
+        Pod { who, shared: Arc::clone(&self.0), outlet, open, desk: Mutex::new(desk) }
     }
 }
 

@@ -8,6 +8,7 @@ use mesh::{Direction, LocalWorkload, Refusal, Workload};
 
 use super::Config;
 use super::limits::Quota;
+use super::neighbours::Neighbours;
 use super::registry::Registry;
 use crate::identity::Identities;
 use crate::net::dial::Dialer;
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) dialer: Dialer,
     pub(super) registry: Arc<Registry>,
     pub(super) quota: Quota,
+    /// The pods of this process, if they may reach each other without a tunnel.
+    pub(super) neighbours: Option<Neighbours>,
 }
 
 impl Context {

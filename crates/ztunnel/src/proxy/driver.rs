@@ -1,6 +1,7 @@
 //! The tasks of a pod's proxy: accept loops, one task per tunnel and per plain connection, and the drain.
 
 use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -17,15 +18,17 @@ use tracing::Instrument;
 use super::context::Context;
 use super::inbound::{InboundTunnel, Patience};
 use super::limits::{Pace, Quota};
+use super::neighbours::{Neighbours, Presence};
 use super::outbound::{self, Failure, Outgoing};
 use super::pool::{NewTunnel, Pool};
 use super::registry::Registry;
+use super::socks::{self, Front, Names, NamesOf};
 use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole};
 use super::worker::Workers;
-use super::{Config, Phase, SharedConfig, Shutdown, passthrough, reached, span};
+use super::{Config, Phase, SameNode, SharedConfig, Shutdown, passthrough, reached, span};
 use crate::identity::{Identities, Priority, peer_identity};
 use crate::net::dial::{DIAL_TIMEOUT, Dialer};
-use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener, PortReuse};
+use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener, PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::original_dst::original_destination;
 use crate::state::{ANNOUNCEMENT_TIMEOUT, Views};
@@ -48,6 +51,9 @@ pub struct Proxies {
     identities: Identities,
     telemetry: Telemetry,
     workers: Workers,
+    /// What names mean that are asked for by SOCKS5.
+    names: Option<NamesOf>,
+    neighbours: Option<Neighbours>,
 }
 
 /// A pod's listeners, open but not accepting.
@@ -55,6 +61,7 @@ struct Sockets {
     inbound: Listener,
     inbound_plaintext: Listener,
     outbound: Listener,
+    socks: Option<(Listener, Names)>,
 }
 
 /// The proxy of one pod. Dropping it cuts all its connections.
@@ -63,13 +70,22 @@ pub struct PodProxy {
     phase: watch::Sender<Phase>,
     /// Not accepting yet.
     waiting: Option<(Sockets, Arc<Context>, Runtime)>,
+    /// Accepting from the other pods of the process.
+    presence: Option<Presence>,
 }
 
 impl Proxies {
     /// A maker of proxies that share all this.
     #[must_use]
     pub fn new(config: Config, views: Views, identities: Identities, telemetry: Telemetry, workers: Workers) -> Self {
-        Self { config: Arc::new(config), views, identities, telemetry, workers }
+        let neighbours = (config.same_node == SameNode::Direct).then(Neighbours::default);
+        Self { config: Arc::new(config), views, identities, telemetry, workers, names: None, neighbours }
+    }
+
+    /// The same with SOCKS5, if the configuration has a port for it.
+    #[must_use]
+    pub fn with_names(self, names: NamesOf) -> Self {
+        Self { names: Some(names), ..self }
     }
 
     /// Opens the listeners for `who` in `netns` (`None`: our own). Connections queue until [`PodProxy::accept`].
@@ -88,17 +104,25 @@ impl Proxies {
         };
         let towards_peers = ListenOptions { liveness: config.peers, cut: Cut::End, ..options.clone() };
         let ports = config.listeners;
-        let open = |component: &str, port, options: &ListenOptions| {
-            let listener = Listener::bind(ports.at(port), options)?;
+        let open_at = |component: &str, address, options: &ListenOptions| {
+            let listener = Listener::bind(address, options)?;
             let transparent = listener.is_transparent();
             tracing::info!(address = %listener.address(), component, transparent, "listener established");
             Ok(listener)
         };
+        let open = |component: &str, port, options: &ListenOptions| open_at(component, ports.at(port), options);
+        let within = ListenOptions { transparency: Transparency::Never, ..options.clone() };
+        let socks = ports.socks5.zip(self.names.as_ref());
         let sockets = span(&who).in_scope(|| {
+            let socks = socks.map(|(port, names)| {
+                let listener = open_at("socks5", SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &within)?;
+                Ok((listener, names(&who, netns.clone())))
+            });
             Ok(Sockets {
                 inbound: open("inbound", ports.inbound, &towards_peers)?,
                 inbound_plaintext: open("inbound plaintext", ports.inbound_plaintext, &options)?,
                 outbound: open("outbound", ports.outbound, &options)?,
+                socks: socks.transpose()?,
             })
         })?;
         let registry = Arc::<Registry>::default();
@@ -114,9 +138,10 @@ impl Proxies {
             dialer: Dialer::new(netns, config.mark, config.peers, config.apps),
             registry: Arc::clone(&registry),
             quota: Quota::new(config.limits, self.telemetry.clone()),
+            neighbours: self.neighbours.clone(),
         });
         let phase = watch::Sender::new(Phase::Running);
-        Ok(PodProxy { registry, phase, waiting: Some((sockets, context, self.workers.next().clone())) })
+        Ok(PodProxy { registry, phase, waiting: Some((sockets, context, self.workers.next().clone())), presence: None })
     }
 
     /// Waits until `who` is announced and has its certificate, or has failed to get one. Whoever waits bounds this.
@@ -142,11 +167,16 @@ impl PodProxy {
         let inbound = door(sockets.inbound, Reporter::Destination)?;
         let plaintext = door(sockets.inbound_plaintext, Reporter::Destination)?;
         let outbound = door(sockets.outbound, Reporter::Source)?;
+        self.presence = context.neighbours.as_ref().map(|neighbours| neighbours.add(&context, phase.clone()));
         let inbound = accept_inbound(Arc::clone(&context), inbound, workers.clone(), phase.clone());
         runtime.spawn(inbound.instrument(span.clone()));
         let plaintext = accept_plaintext(Arc::clone(&context), plaintext, phase.clone());
         runtime.spawn(plaintext.instrument(span.clone()));
         let outgoing = Arc::new(Outgoing::new(Arc::clone(&context), pool, phase.clone()));
+        if let Some((listener, names)) = sockets.socks {
+            let asked = socks::accept(Arc::clone(&outgoing), names, door(listener, Reporter::Source)?);
+            runtime.spawn(asked.instrument(span.clone()));
+        }
         let outbound = accept_outbound(outgoing, outbound);
         runtime.spawn(outbound.instrument(span.clone()));
         runtime.spawn(watch_policies(context, phase).instrument(span));
@@ -156,6 +186,7 @@ impl PodProxy {
     /// Ends the proxy and waits until its connections have ended.
     pub async fn shutdown(mut self, how: Shutdown) {
         self.waiting = None;
+        self.presence = None;
         if let Shutdown::Graceful(deadline) = how {
             self.phase.send_replace(Phase::Draining);
             self.registry.tell_all(|| Command::Drain).await;
@@ -209,7 +240,7 @@ async fn see_health(context: &Context, before: Health) -> Health {
 }
 
 /// A listener of a pod, until it has accepted its last connection.
-struct Door {
+pub(super) struct Door {
     acceptor: Acceptor,
     phase: watch::Receiver<Phase>,
     /// Whether others may listen on the port, and so connections come that are meant for them.
@@ -234,7 +265,7 @@ impl Door {
     }
 
     /// The next connection within the pod's limits, or `None` once the pod drains and the last has come.
-    async fn next(&mut self) -> Option<(Arrival, SocketGuard)> {
+    pub(super) async fn next(&mut self) -> Option<(Arrival, SocketGuard)> {
         let Context { quota, telemetry, .. } = &*Arc::clone(&self.context);
         loop {
             let arrival = self.arrival().await?;
@@ -295,7 +326,7 @@ async fn accept_outbound(outgoing: Arc<Outgoing>, mut door: Door) {
     while let Some((arrival, socket)) = door.next().await {
         let target = original_destination(&arrival.socket, arrival.local);
         let outgoing = Arc::clone(&outgoing);
-        let capture = async move { outbound::capture(&outgoing, arrival, target, socket).await };
+        let capture = async move { outbound::capture(&outgoing, arrival, target, socket, Front::Captured).await };
         tokio::spawn(capture.in_current_span());
         accepted += 1;
         if accepted.is_multiple_of(ACCEPTS_PER_TURN) {

@@ -41,6 +41,21 @@ impl InboundTunnel {
         Box::pin(async move { this.decide(request).await })
     }
 
+    /// The same for a connection that is not asked for by HTTP; the headers are those that the request would have.
+    pub(super) async fn connect_for(self: &Arc<Self>, authority: &str, headers: &[(&'static str, String)]) -> Answer {
+        let all = |name| headers.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.clone().into());
+        let first = |name| all(name).next();
+        let request = OwnedRequest {
+            method: "CONNECT".to_owned(),
+            authority: authority.to_owned(),
+            baggage: all("baggage").collect(),
+            forwarded: first("forwarded"),
+            forwarded_network: first("x-forwarded-network"),
+            traceparent: first("traceparent"),
+        };
+        self.decide(request).await
+    }
+
     /// Whether nothing has been published since a decision was made.
     pub(super) fn is_current(&self, version: u64) -> bool {
         self.context.views.version() == version

@@ -24,8 +24,9 @@ use tokio::sync::watch;
 use super::context::Context;
 use super::pool::{Pool, PoolKey};
 use super::random::{Random, traceparent};
+use super::socks::{Front, Reply};
 use super::tunnel::Opening;
-use super::{Phase, driver, passthrough};
+use super::{Phase, direct, driver, passthrough};
 use crate::net::dial::DIAL_TIMEOUT;
 use crate::net::listen::Arrival;
 use crate::telemetry::{Meter, SocketGuard};
@@ -51,6 +52,8 @@ pub(super) struct Failure {
     pub(super) error: String,
     /// The code that the peer gave, if it was the peer that refused.
     pub(super) peer_reason: Option<Box<str>>,
+    /// The error of the dial, if it was one.
+    pub(super) kind: Option<io::ErrorKind>,
 }
 
 /// A captured connection that no next hop has answered for yet.
@@ -66,6 +69,8 @@ pub(super) struct Pursuit {
     pub(super) attempts: Attempts,
     /// What the app said first, if an attempt has read it: no more than fits into any socket's buffer.
     pub(super) early: Vec<u8>,
+    /// Who waits for an answer.
+    pub(super) front: Front,
 }
 
 impl Outgoing {
@@ -116,17 +121,26 @@ fn pick(permit: &Permit) -> Option<&Pick> {
 }
 
 /// Takes care of a captured connection, up to its end if it stays in plain TCP.
-pub(super) async fn capture(outgoing: &Arc<Outgoing>, arrival: Arrival, target: SocketAddr, socket: SocketGuard) {
+pub(super) async fn capture(
+    outgoing: &Arc<Outgoing>,
+    arrival: Arrival,
+    target: SocketAddr,
+    socket: SocketGuard,
+    front: Front,
+) {
     let context = &outgoing.context;
     let attempts = Attempts::new(context.config.retry, Instant::now());
     let route = match outgoing.find_route(arrival.peer, target, &attempts).await {
         Ok(route) => route,
-        Err(refusal) => return context.deny_early(arrival.peer, target, Direction::Outbound, &refusal),
+        Err(refusal) => {
+            context.deny_early(arrival.peer, target, Direction::Outbound, &refusal);
+            return front.turn_away(arrival.socket, Reply::to(refusal.cause(), None, None));
+        }
     };
     let trace = traceparent();
     let meter = context.telemetry.begin(Arc::new(Flow::outbound(&route, trace.trace)));
     let (outgoing, app, early) = (Arc::clone(outgoing), arrival.socket, Vec::new());
-    Pursuit { outgoing, app, meter, socket, trace, attempts, early }.go(route).await;
+    Pursuit { outgoing, app, meter, socket, trace, attempts, early, front }.go(route).await;
 }
 
 impl Pursuit {
@@ -146,7 +160,16 @@ impl Pursuit {
                         Err(error) => Failure::of_dial(&error, format!("io error: {error}")),
                     }
                 }
-                Hop::Hbone { next, authority, expect } => return self.through_tunnel(permit, next, &authority, expect),
+                Hop::Hbone { next, authority, expect } => match direct::way(&self.outgoing.context, &permit).await {
+                    None => return self.through_tunnel(permit, next, &authority, expect),
+                    Some(way) => match way.ask(&permit, self.trace).await {
+                        Ok(accepted) => {
+                            self.outgoing.worked(&permit);
+                            return way.carry(self, accepted).await;
+                        }
+                        Err(failure) => failure,
+                    },
+                },
                 Hop::DoubleHbone { .. } => {
                     let error = "the destination is in another network, which this version cannot reach yet";
                     Failure::new(Fault::Final, Cause::OtherNetwork, error.to_owned())
@@ -216,7 +239,8 @@ impl Pursuit {
     }
 
     fn give_up(self, failure: Failure) {
-        let Failure { cause, error, peer_reason, .. } = failure;
+        let Failure { cause, error, peer_reason, kind, .. } = failure;
+        self.front.turn_away(self.app, Reply::to(cause, kind, peer_reason.as_deref()));
         self.meter.finish(Outcome::Failed { cause, error, peer_reason });
     }
 }
@@ -224,7 +248,7 @@ impl Pursuit {
 impl Failure {
     /// One that the peer said nothing about.
     pub(super) fn new(fault: Fault, cause: Cause, error: String) -> Self {
-        Self { fault, cause, error, peer_reason: None }
+        Self { fault, cause, error, peer_reason: None, kind: None }
     }
 
     /// That a connection could not be made. Mistakes of our own side are no endpoint's fault.
@@ -240,12 +264,12 @@ impl Failure {
             | PermissionDenied => Fault::Unreachable,
             _ => Fault::Final,
         };
-        Self::new(fault, Cause::DialFailed, wording)
+        Self { kind: Some(error.kind()), ..Self::new(fault, Cause::DialFailed, wording) }
     }
 }
 
 /// The headers of a CONNECT request, in order (spec data-plane 6.2).
-fn request_headers(route: &Route, trace: Traceparent) -> Vec<(&'static str, String)> {
+pub(super) fn request_headers(route: &Route, trace: Traceparent) -> Vec<(&'static str, String)> {
     let service = route.service.as_ref().map(|service| &service.hostname);
     vec![
         ("baggage", baggage::write(&route.source)),

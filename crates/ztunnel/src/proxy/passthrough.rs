@@ -22,8 +22,9 @@ use crate::telemetry::Meter;
 
 /// Copies between a captured connection and its destination until the end, or until the pod's proxy cuts it.
 pub(super) async fn carry_outbound(pursuit: Pursuit, mut server: TcpStream) {
-    let Pursuit { outgoing, app, mut meter, socket: _counted, early, .. } = pursuit;
+    let Pursuit { outgoing, app, mut meter, socket: _counted, early, front, .. } = pursuit;
     meter.settle();
+    front.welcome(&app);
     let client = match TcpStream::from_std(app) {
         Ok(client) => client,
         Err(error) => return meter.finish(io_failure(&error)),
@@ -58,7 +59,7 @@ pub(super) async fn carry_inbound(
 }
 
 /// Resolves once a change of the view takes the permit back; yields how the record ends.
-async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> Outcome {
+pub(super) async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> Outcome {
     let mut changes = context.views.changes();
     let mut strict_at = None;
     let mut patience = (*changes.borrow_and_update() != decided_on).then_some(Patience::Wait);
@@ -105,7 +106,7 @@ fn io_failure(error: &io::Error) -> Outcome {
     Outcome::failed(Cause::CopyFailed, format!("io error: {error}"))
 }
 
-fn failed(error: CopyError) -> Outcome {
+pub(super) fn failed(error: CopyError) -> Outcome {
     let error = match error {
         CopyError::Reset(by) => return Outcome::Reset { by },
         CopyError::HalfClosed(timeout) => return copy::half_closed_too_long(timeout),

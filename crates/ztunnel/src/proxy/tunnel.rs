@@ -17,7 +17,7 @@ use mesh::{Cause, Permit};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-pub(super) use driver::{ClientRole, Driver, Ended, Role, ServerRole};
+pub(super) use driver::{ClientRole, Driver, Ended, Role, ServerRole, refused};
 
 use super::inbound::Patience;
 use super::outbound::{Failure, Pursuit};

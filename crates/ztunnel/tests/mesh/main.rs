@@ -14,6 +14,8 @@ mod limits;
 mod matrix;
 mod policy;
 mod retry;
+mod same_node;
+mod socks;
 mod traffic;
 
 use std::error::Error;
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
     tests.extend(matrix::tests());
     tests.extend(policy::tests());
     tests.extend(retry::tests());
+    tests.extend(same_node::tests());
+    tests.extend(socks::tests());
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());
     tests.extend(dns::tests());

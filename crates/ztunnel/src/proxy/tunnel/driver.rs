@@ -516,15 +516,13 @@ impl Driver {
             self.tunnel.reset(id, Reason::CANCEL);
             self.remove(slot, StreamEnd::NotCarried);
             // Without a 200 there is no tunnel to the app (RFC 9110 §9.3.6): what went early has gone nowhere.
-            let fault = if status == UNAVAILABLE { Fault::Unavailable } else { Fault::Final };
-            let error = format!("http status: {status} {}", http_status_name(status)).trim_end().to_owned();
-            let peer_reason = response.headers.get(REASON_HEADER).and_then(peer_reason).map(Box::from);
-            return opening.fail(Failure { peer_reason, ..Failure::new(fault, Cause::PeerRefused, error) });
+            return opening.fail(refused(status, response.headers.get(REASON_HEADER).and_then(peer_reason)));
         }
         let Opening { permit, pursuit, .. } = *opening;
         pursuit.outgoing.worked(&permit);
-        let Pursuit { app, mut meter, socket, early, .. } = pursuit;
+        let Pursuit { app, mut meter, socket, early, front, .. } = pursuit;
         meter.settle();
+        front.welcome(&app);
         if stream.sent_early {
             meter.upstream(early.len() as u64);
         } else {
@@ -984,6 +982,13 @@ impl Future for Driver {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// That the far side answered with something else than 200.
+pub(in crate::proxy) fn refused(status: u16, reason: Option<&str>) -> Failure {
+    let fault = if status == UNAVAILABLE { Fault::Unavailable } else { Fault::Final };
+    let error = format!("http status: {status} {}", http_status_name(status)).trim_end().to_owned();
+    Failure { peer_reason: reason.map(Box::from), ..Failure::new(fault, Cause::PeerRefused, error) }
 }
 
 /// Whether a stream was reset with a reason that DATA before the answer may have given.
