@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use crate::address::Authority;
 use crate::admit::Admission;
+use crate::authorize::Decision;
 use crate::cause::Cause;
 use crate::connect::{Baggage, TraceId};
 use crate::identity::Identity;
-use crate::refusal::ResponseFlag;
+use crate::refusal::{Denial, ResponseFlag};
 use crate::route::{Hop, Route};
 use crate::service::Service;
 use crate::workload::{Locality, Workload};
@@ -370,6 +371,39 @@ impl Outcome {
     }
 }
 
+/// The policy that decided about a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Normally `namespace/name`.
+    pub policy: Arc<str>,
+    /// Which of its rules, counted from 0; `None` for a policy that is not known.
+    pub rule: Option<usize>,
+}
+
+impl Decided {
+    /// What decided at admission, if any policy did.
+    pub fn of(decision: &Decision) -> Option<Self> {
+        match decision {
+            Decision::Allowed(by) | Decision::Denied(by) => {
+                Some(Self { policy: by.policy.key.shared().clone(), rule: Some(by.rule) })
+            }
+            Decision::Unknown(name) => Some(Self { policy: name.shared().clone(), rule: None }),
+            Decision::NoAllowPolicies | Decision::NotAllowed => None,
+        }
+    }
+
+    /// What a denial is for, if any policy said it.
+    pub fn of_denial(denial: &Denial) -> Option<Self> {
+        match denial {
+            Denial::Explicit { namespace, name, rule } => {
+                Some(Self { policy: format!("{namespace}/{name}").into(), rule: Some(*rule) })
+            }
+            Denial::UnknownPolicy(name) => Some(Self { policy: name.shared().clone(), rule: None }),
+            Denial::NotAllowed => None,
+        }
+    }
+}
+
 /// The one record that every connection ends in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -381,6 +415,8 @@ pub struct Record {
     pub duration: Duration,
     /// How it ended.
     pub outcome: Outcome,
+    /// The policy that allowed or denied it, if one did: known to the destination only.
+    pub decided: Option<Decided>,
 }
 
 impl Record {

@@ -34,7 +34,9 @@ pub mod service;
 pub mod view;
 pub mod workload;
 
-pub use account::{Direction, End, Flow, Outcome, Party, Record, Reporter, SecurityPolicy, ServiceLabels, Tally};
+pub use account::{
+    Decided, Direction, End, Flow, Outcome, Party, Record, Reporter, SecurityPolicy, ServiceLabels, Tally,
+};
 pub use address::{Authority, NetworkAddress, canonical};
 pub use admit::{Admission, AdmitSettings, HboneRequest, Tuple, admit_hbone, admit_plaintext};
 pub use ask::{Halt, Learnt, Need, Replay, Resolution};

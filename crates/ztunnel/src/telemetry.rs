@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use mesh::authorize::{Deciding, Verdict};
+use mesh::refusal::Denial;
 use mesh::{Cause, Direction, Flow, Record, Reporter};
 use tracing::Level;
 
@@ -122,6 +123,7 @@ impl Telemetry {
     /// Tells what authorization policies said of a connection, if they were asked (spec data-plane 13.3).
     pub fn policy_decision(&self, verdict: Option<&Verdict>) {
         let Some(verdict) = verdict else { return };
+        self.0.metrics.decisions().came(verdict);
         for name in &verdict.skipped {
             tracing::warn!(target: POLICIES, "skipping unknown policy {name}");
         }
@@ -129,6 +131,11 @@ impl Telemetry {
             self.decision(hit.as_str(), hit.deciding());
         }
         self.decision(verdict.decision.as_str(), verdict.decision.deciding());
+    }
+
+    /// Counts that policies no longer allow a live connection.
+    pub fn policy_cut(&self, denial: &Denial) {
+        self.0.metrics.decisions().cut(denial);
     }
 
     fn decision(&self, wording: &str, deciding: Option<&Deciding>) {

@@ -109,7 +109,10 @@ impl Way {
         };
         let (ours, theirs) = tokio::select! {
             copied = copied => ends(copied),
-            outcome = passthrough::no_longer_allowed(context, &permit, decided_on) => (reset_by(End::Server), outcome),
+            taken_back = passthrough::no_longer_allowed(context, &permit, decided_on) => {
+                meters.ours.finish(reset_by(End::Server));
+                return taken_back.finish(meters.theirs);
+            }
             () = reached(&mut ours, Phase::Forced) => (Outcome::Drained, reset_by(End::Client)),
             () = reached(&mut theirs, Phase::Forced) => (reset_by(End::Server), Outcome::Drained),
         };

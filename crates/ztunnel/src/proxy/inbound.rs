@@ -13,8 +13,8 @@ use mesh::ask::{Halt, Learnt};
 use mesh::authorize::{Denied, Verdict};
 use mesh::permit::Grant;
 use mesh::{
-    Admission, Cause, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, Traceparent, Workload,
-    admit_hbone, admit_plaintext, authorize,
+    Admission, Cause, Decided, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, Traceparent,
+    Workload, admit_hbone, admit_plaintext, authorize,
 };
 use tokio::net::TcpStream;
 
@@ -62,7 +62,7 @@ impl InboundTunnel {
     }
 
     /// Whether a stream is still allowed; if not, how its record ends.
-    pub(super) fn recheck(&self, permit: &Permit, patience: Patience) -> Result<(), Outcome> {
+    pub(super) fn recheck(&self, permit: &Permit, patience: Patience) -> Result<(), TakenBack> {
         recheck(&self.context, permit, patience)
     }
 
@@ -175,14 +175,16 @@ pub(super) struct Connected {
 /// Authorizes an admission and dials its app. The connection is on record from here on; an error is what
 /// whoever asked is told.
 async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, Cause> {
-    let meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
+    let mut meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
     let (permit, decided_on) = match allow(context, admission).await {
         Ok(allowed) => allowed,
         Err(refusal) => {
+            meter.decided(refusal.denial().and_then(Decided::of_denial));
             meter.finish(Outcome::failed(refusal.cause(), refusal.to_string()));
             return Err(refusal.cause());
         }
     };
+    meter.decided(verdict_of(&permit).and_then(|verdict| Decided::of(&verdict.decision)));
     match context.dialer.dial(&permit).await {
         Ok(app) => Ok(Connected { app, permit: Box::new(permit), decided_on, meter }),
         Err(error) => {
@@ -242,8 +244,24 @@ pub(super) enum Patience {
     Final,
 }
 
-/// Whether a live connection is still allowed; if not, how its record ends.
-pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) -> Result<(), Outcome> {
+/// That a live connection is no longer allowed.
+pub(super) struct TakenBack {
+    /// How its record ends.
+    pub(super) outcome: Outcome,
+    /// The policy that says so, if it is one.
+    pub(super) by: Option<Decided>,
+}
+
+impl TakenBack {
+    /// Puts the connection on record.
+    pub(super) fn finish(self, mut meter: Meter) {
+        meter.decided(self.by);
+        meter.finish(self.outcome);
+    }
+}
+
+/// Whether a live connection is still allowed.
+pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) -> Result<(), TakenBack> {
     let Err(refusal) = permit.recheck(&context.views.current().view) else { return Ok(()) };
     if patience == Patience::Wait && refusal.need().is_some() {
         return Ok(());
@@ -258,5 +276,7 @@ pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) ->
             admission.destination().uid,
         );
     }
-    Err(Outcome::failed(refusal.cause(), refusal.to_string()))
+    refusal.denial().into_iter().for_each(|denial| context.telemetry.policy_cut(denial));
+    let by = refusal.denial().and_then(Decided::of_denial);
+    Err(TakenBack { outcome: Outcome::failed(refusal.cause(), refusal.to_string()), by })
 }

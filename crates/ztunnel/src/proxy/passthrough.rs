@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
 use super::copy::{self, CopyError, Count};
-use super::inbound::{self, Connected, Patience};
+use super::inbound::{self, Connected, Patience, TakenBack};
 use super::outbound::Pursuit;
 use super::{Phase, reached};
 use crate::net::listen::Arrival;
@@ -58,16 +58,16 @@ pub(super) async fn carry_inbound(
     }
 }
 
-/// Resolves once a change of the view takes the permit back; yields how the record ends.
-pub(super) async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> Outcome {
+/// Resolves once a change of the view takes the permit back.
+pub(super) async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> TakenBack {
     let mut changes = context.views.changes();
     let mut strict_at = None;
     let mut patience = (*changes.borrow_and_update() != decided_on).then_some(Patience::Wait);
     loop {
         if let Some(patience) = patience
-            && let Err(outcome) = inbound::recheck(context, permit, patience)
+            && let Err(taken_back) = inbound::recheck(context, permit, patience)
         {
-            return outcome;
+            return taken_back;
         }
         strict_at = match patience {
             Some(Patience::Wait) => strict_at.or(Some(Instant::now() + ANNOUNCEMENT_TIMEOUT)),
@@ -89,14 +89,14 @@ async fn carry(
     mut meter: Meter,
     mut phase: watch::Receiver<Phase>,
     half_closed_timeout: Duration,
-    taken_back: impl Future<Output = Outcome>,
+    taken_back: impl Future<Output = TakenBack>,
 ) {
     let outcome = tokio::select! {
         copied = copy::both_ways(&mut client, &mut server, &mut meter, half_closed_timeout) => match copied {
             Ok(()) => Outcome::Complete,
             Err(error) => failed(error),
         },
-        outcome = taken_back => outcome,
+        taken_back = taken_back => return taken_back.finish(meter),
         () = reached(&mut phase, Phase::Forced) => Outcome::Drained,
     };
     meter.finish(outcome);

@@ -34,6 +34,12 @@ pub(super) fn complete(out: &mut String, format: Format, at: SystemTime, record:
     line.known("reason", record.outcome.reason());
     line.known("peer_reason", record.outcome.peer_reason());
     line.known("reset_by", record.outcome.reset_by().map(mesh::End::as_str));
+    if let Some(decided) = &record.decided {
+        line.field("policy", Value::Text(&decided.policy));
+        if let Some(rule) = decided.rule {
+            line.field("rule", Value::Unsigned(rule as u64));
+        }
+    }
     line.end();
 }
 

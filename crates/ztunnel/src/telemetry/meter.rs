@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mesh::{Flow, Outcome, Record, Tally};
+use mesh::{Decided, Flow, Outcome, Record, Tally};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ pub struct Meter {
     opened: Instant,
     tally: Tally,
     state: State,
+    decided: Option<Decided>,
 }
 
 /// How much of a connection has been told.
@@ -37,7 +38,7 @@ enum State {
 impl Meter {
     pub(super) fn new(telemetry: Telemetry, flow: Arc<Flow>, series: Arc<Series>) -> Self {
         let (opened, tally) = (Instant::now(), Tally::default());
-        Self { telemetry, flow, series, opened, tally, state: State::Undecided }
+        Self { telemetry, flow, series, opened, tally, state: State::Undecided, decided: None }
     }
 
     /// The connection goes where its flow says. Counts it as opened.
@@ -74,6 +75,11 @@ impl Meter {
         self.series.sent(bytes);
     }
 
+    /// The policy that has decided about the connection; the last word counts.
+    pub fn decided(&mut self, by: Option<Decided>) {
+        self.decided = by;
+    }
+
     /// Puts the connection on record.
     pub fn finish(mut self, outcome: Outcome) {
         self.record(outcome);
@@ -85,7 +91,8 @@ impl Meter {
             return;
         }
         let (flow, tally, duration) = (Arc::clone(&self.flow), self.tally, self.opened.elapsed());
-        self.telemetry.record(&self.series, &Record { flow, tally, duration, outcome });
+        let decided = self.decided.take();
+        self.telemetry.record(&self.series, &Record { flow, tally, duration, outcome, decided });
     }
 }
 

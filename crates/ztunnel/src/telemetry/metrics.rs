@@ -6,6 +6,7 @@
 //!
 //! The families of names, of the control plane and of certificates are registered by those who count them.
 
+mod decisions;
 mod labels;
 mod process;
 mod series;
@@ -23,6 +24,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use decisions::Decisions;
 use labels::{Build, Denied, Reporting};
 use series::Table;
 pub use series::{MAX_SERIES, Series};
@@ -72,6 +74,7 @@ pub struct Metrics {
     tunnels: Arc<Tunnels>,
     sockets: [Gauge; 2],
     denied: Family<Denied, Counter>,
+    decisions: Decisions,
     limits: Family<[(&'static str, &'static str); 1], Counter>,
     waits: Waits,
     pods: PodCounts,
@@ -107,6 +110,7 @@ impl Metrics {
         let help = "The total number of connections refused before it was known who talks to whom";
         registry.register("istio_tcp_connections_denied_early", help, denied.clone());
 
+        let decisions = Decisions::register(&mut registry);
         let limits = Family::default();
         let help = "How often a pod reached one of its limits, by which limit";
         registry.register("istio_pod_limit_reached", help, limits.clone());
@@ -121,7 +125,7 @@ impl Metrics {
         let tunnels = Arc::new(Tunnels::new(config.allowance.clone()));
         registry.register_collector(Box::new(Arc::clone(&tunnels)));
         registry.register_collector(Box::new(DroppedLines(log)));
-        Self { registry, traffic, tunnels, sockets, denied, limits, waits, pods, process }
+        Self { registry, traffic, tunnels, sockets, denied, decisions, limits, waits, pods, process }
     }
 
     /// For those who count things of their own; what is registered later is not shown.
@@ -158,6 +162,12 @@ impl Metrics {
             Direction::Inbound => Reporter::Destination,
         };
         self.denied.get_or_create(&Denied { reporter, flag }).inc();
+    }
+
+    /// What authorization policies decide.
+    #[must_use]
+    pub(super) fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Counts that a pod has reached one of its limits.

@@ -27,7 +27,7 @@ use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage};
 use super::{Accepted, Answer, Command, EarlyData, Load, Mailbox, Opening};
 use crate::net::options::end_in_order;
 use crate::proxy::copy;
-use crate::proxy::inbound::{InboundTunnel, Patience};
+use crate::proxy::inbound::{InboundTunnel, Patience, TakenBack};
 use crate::proxy::outbound::{Failure, Pursuit};
 use crate::proxy::pool::Pool;
 use crate::proxy::scratch::{self, Reading, Run};
@@ -707,8 +707,11 @@ impl Driver {
         let Role::Server(ServerRole::Serving(tunnel)) = &self.role else { return };
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let Some(permit) = &stream.permit else { return };
-        let Err(outcome) = tunnel.recheck(permit, patience) else { return };
+        let Err(TakenBack { outcome, by }) = tunnel.recheck(permit, patience) else { return };
         self.tunnel.reset(stream.id, Reason::CANCEL);
+        if let Some(meter) = &mut stream.meter {
+            meter.decided(by);
+        }
         self.finish(slot, StreamEnd::Policy, outcome);
     }
 

@@ -8,7 +8,7 @@ use crate::telemetry::fixtures::{example_time, inbound, outbound, passthrough};
 
 fn record(flow: Flow, outcome: Outcome) -> Record {
     let tally = Tally { upstream_bytes: 77, downstream_bytes: 43 };
-    Record { flow: Arc::new(flow), tally, duration: Duration::from_micros(3_900), outcome }
+    Record { flow: Arc::new(flow), tally, duration: Duration::from_micros(3_900), outcome, decided: None }
 }
 
 fn line(format: Format, record: &Record) -> String {
@@ -29,6 +29,13 @@ fn an_outbound_connection_is_logged_as_the_reference_shows_it() {
          dst.identity=\"spiffe://cluster.local/ns/default/sa/server-sa\" dst.cluster=\"Kubernetes\" \
          direction=\"outbound\" bytes_sent=77 bytes_recv=43 duration=\"3ms\"\n"
     );
+}
+
+#[test]
+fn the_policy_that_decided_is_told_after_everything_else() {
+    let decided = Some(mesh::Decided { policy: "default/clients".into(), rule: Some(2) });
+    let line = line(Format::Text, &Record { decided, ..record(inbound(), Outcome::Complete) });
+    assert!(line.ends_with("duration=\"3ms\" policy=\"default/clients\" rule=2\n"), "{line}");
 }
 
 #[test]
