@@ -163,6 +163,7 @@ impl PodProxy {
         let span = span(&context.who);
         let phase = self.phase.subscribe();
         let pool = Arc::new(new_pool(&context, &runtime, &phase));
+        let watched = Arc::clone(&pool);
         let door = |listener, reporter| Door::new(&context, listener, reporter, &phase);
         let inbound = door(sockets.inbound, Reporter::Destination)?;
         let plaintext = door(sockets.inbound_plaintext, Reporter::Destination)?;
@@ -179,7 +180,7 @@ impl PodProxy {
         }
         let outbound = accept_outbound(outgoing, outbound);
         runtime.spawn(outbound.instrument(span.clone()));
-        runtime.spawn(watch_policies(context, phase).instrument(span));
+        runtime.spawn(watch_policies(context, watched, phase).instrument(span));
         Ok(())
     }
 
@@ -203,8 +204,8 @@ impl PodProxy {
 }
 
 /// Re-evaluates all tunnels of the pod whenever the state of the mesh changes, and once more when what a change left
-/// missing has had its time.
-async fn watch_policies(context: Arc<Context>, mut phase: watch::Receiver<Phase>) {
+/// missing has had its time. Tunnels to where nobody is any more take nothing new.
+async fn watch_policies(context: Arc<Context>, pool: Arc<Pool>, mut phase: watch::Receiver<Phase>) {
     let mut changes = context.views.changes();
     let mut strict_at = None;
     let mut health = Health::Unhealthy; // a pod that is not healthy yet is not one that ends
@@ -222,6 +223,9 @@ async fn watch_policies(context: Arc<Context>, mut phase: watch::Receiver<Phase>
             Patience::Wait => strict_at.or(Some(Instant::now() + ANNOUNCEMENT_TIMEOUT)),
             Patience::Final => None,
         };
+        for tunnel in pool.outdated(&context.views.current().view) {
+            tunnel.tell(Command::Drain).await;
+        }
         context.registry.tell_all(|| Command::Recheck(patience)).await;
     }
 }

@@ -190,7 +190,8 @@ impl Pursuit {
         expect: Arc<[mesh::Identity]>,
     ) {
         let Grant::Outbound(route) = permit.grant() else { return };
-        let key = PoolKey { source: route.source.identity(), next, expect };
+        let uid = route.destination.as_ref().map(|workload| workload.uid.clone());
+        let key = PoolKey { source: route.source.identity(), next, expect, uid };
         let authority = authority.to_string();
         let headers = request_headers(route, self.trace);
         let pool = Arc::clone(&self.outgoing.pool);

@@ -10,7 +10,7 @@ mod ready;
 mod streams;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hbone::h2::Header;
 use mesh::{Cause, Permit};
@@ -121,6 +121,8 @@ pub(super) struct Load {
     streams: AtomicU32,
     /// How many it takes at once; none once it is at its end.
     limit: AtomicU32,
+    /// Whether it moves as much as it can.
+    busy: AtomicBool,
 }
 
 /// What a tunnel's task holds of its [`Handle`].
@@ -133,7 +135,8 @@ impl Handle {
     /// A tunnel that takes `limit` connections at once, and the task's end of it.
     pub(super) fn new(limit: u32) -> (Self, Mailbox) {
         let (sender, receiver) = mpsc::channel(COMMANDS);
-        let load = Arc::new(Load { streams: AtomicU32::new(0), limit: AtomicU32::new(limit) });
+        let (streams, limit, busy) = (AtomicU32::new(0), AtomicU32::new(limit), AtomicBool::new(false));
+        let load = Arc::new(Load { streams, limit, busy });
         (Self { commands: sender, load: Arc::clone(&load) }, Mailbox { commands: receiver, load })
     }
 
@@ -167,6 +170,16 @@ impl Handle {
         self.commands.is_closed() || self.load.limit.load(Ordering::Acquire) == 0
     }
 
+    /// Whether the tunnel moved as much as it could when it last ran, so that another connection would have to share that.
+    pub(super) fn is_busy(&self) -> bool {
+        self.load.busy.load(Ordering::Relaxed)
+    }
+
+    /// Connections placed on it that have not ended.
+    pub(super) fn streams(&self) -> u32 {
+        self.load.streams.load(Ordering::Relaxed)
+    }
+
     /// Whether this and `other` are the same tunnel.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.commands.same_channel(&other.commands)
@@ -174,12 +187,16 @@ impl Handle {
 }
 
 impl Load {
-    fn take(&self) {
+    pub(super) fn take(&self) {
         self.streams.fetch_add(1, Ordering::AcqRel);
     }
 
     fn release(&self) {
         self.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
     }
 
     fn limit_to(&self, limit: u32) {

@@ -40,6 +40,15 @@ const ROUNDS: usize = 16;
 const MIN_SHARE: usize = 64 * 1024;
 /// What has to be left of a batch for another stream to begin in it.
 const MIN_ROOM: usize = 16 * 1024;
+/// What a tunnel has to move in one turn to count as busy, or else has to be held up by its socket: many round trips of
+/// messages are less.
+const BUSY_TURN: usize = 1024 * 1024;
+/// How long a tunnel without connections may have been silent to be used without asking: half of what it takes for a
+/// keepalive of its own.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long the peer of a tunnel that was silent may take to answer before connections go elsewhere: several round trips
+/// around the world.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Stands for "no deadline" in a timer, which is set again whenever one appears.
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
 /// Reads after a deadline before it counts although the peer keeps talking: as much as a socket holds.
@@ -138,6 +147,10 @@ pub(in crate::proxy) struct Driver {
     overdue_reads: u8,
     /// Since when a client's tunnel has carried nothing.
     unused_since: Option<Instant>,
+    /// Whether connections wait to know if the peer is still there.
+    doubted: bool,
+    /// Bytes that the socket has brought and taken in this turn.
+    moved: usize,
     half_closed: HalfClosed,
     census: Census,
     draining: bool,
@@ -184,6 +197,8 @@ impl Driver {
             timer_at: at,
             overdue_reads: 0,
             unused_since: None,
+            doubted: false,
+            moved: 0,
             half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
             census,
             draining: false,
@@ -208,6 +223,10 @@ impl Driver {
         let heard = self.read(cx)?;
         self.check_deadline(cx, heard)?;
         progress |= heard;
+        if self.doubted && !self.tunnel.is_in_doubt() {
+            self.doubted = false;
+            self.retry_waiting();
+        }
         progress |= self.look_at_woken(cx);
         progress |= self.write(cx)?;
         Ok(progress)
@@ -319,6 +338,7 @@ impl Driver {
             // The socket is drained: saying so now saves the read that would only find that out.
             let _ = self.socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
+        self.moved += n;
         reading.inbox.fill(n);
         let received = self.tunnel.receive(Instant::now(), &mut reading.inbox, &mut reading.events);
         self.authenticate();
@@ -426,6 +446,11 @@ impl Driver {
     // --- streams ---
 
     fn open(&mut self, opening: Box<Opening>) {
+        let unused = self.streams.is_empty() && self.waiting.len() < MAX_WAITING;
+        if unused && self.tunnel.probe(Instant::now(), QUIET, PROBE_PATIENCE) {
+            self.doubted = true;
+            return self.waiting.push_back(opening);
+        }
         match self.tunnel.open(&opening.authority, &opening.headers()) {
             Ok(id) => {
                 let slot = self.insert(id, Stage::Requested(opening));
@@ -859,6 +884,7 @@ impl Driver {
             match self.socket.try_write(outbox.unsent()) {
                 Ok(n) => {
                     outbox.advance(n);
+                    self.moved += n;
                     progress = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -868,8 +894,9 @@ impl Driver {
         Ok(progress)
     }
 
-    /// Lets metrics see what this turn has changed.
+    /// Lets metrics, and whoever places connections, see what this turn has changed.
     fn tell_census(&mut self) {
+        self.load.set_busy(self.unsent.is_some() || self.moved >= BUSY_TURN);
         let unsent = self.unsent.as_ref().map_or(0, |outbox| outbox.unsent().len());
         self.census.tell_with(unsent);
     }
@@ -945,11 +972,17 @@ impl Driver {
         self.commands.close();
         self.load.limit_to(0);
         self.abort_streams(end, fault, outcome);
-        while let Some(opening) = self.waiting.pop_front() {
-            opening.fail(Failure::new(fault, cause, error.clone()));
-        }
+        let mut left: Vec<Box<Opening>> = self.waiting.drain(..).collect();
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Open(opening) = command {
+                left.push(opening);
+            }
+        }
+        for opening in left {
+            // Nothing has been said of them: a tunnel that was up may be followed by another.
+            if established && !matches!(failure, TunnelFailure::Aborted) {
+                self.move_on(opening, &error);
+            } else {
                 opening.fail(Failure::new(fault, cause, error.clone()));
             }
         }
@@ -971,6 +1004,7 @@ impl Future for Driver {
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.moved = 0;
         for _ in 0..ROUNDS {
             match self.round(cx) {
                 Round::Progress => {}
