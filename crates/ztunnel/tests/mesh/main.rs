@@ -11,6 +11,8 @@ mod handover;
 mod handshakes;
 mod lifecycle;
 mod limits;
+mod live;
+mod loops;
 mod matrix;
 mod policy;
 mod retry;
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
     tests.extend(early::tests());
     tests.extend(ends::tests());
     tests.extend(limits::tests());
+    tests.extend(live::tests());
+    tests.extend(loops::tests());
     tests.extend(matrix::tests());
     tests.extend(policy::tests());
     tests.extend(retry::tests());
