@@ -214,8 +214,8 @@ impl<'a> Applicable<'a> {
 
     /// Whether any policy of that kind applies, whether or not it may match.
     fn has(&self, action: Action, dry_run: DryRun) -> bool {
-        let referred = self.candidates.iter().copied().skip(self.referred);
-        referred.filter(is(action, dry_run)).next().is_some()
+        let mut referred = self.candidates.iter().copied().skip(self.referred);
+        referred.any(|policy| is(action, dry_run)(&policy))
             || self.view.policies_over(&self.workload.namespace).any(|set| set.has(action, dry_run))
     }
 

@@ -69,7 +69,7 @@ pub struct PodProxy {
     registry: Arc<Registry>,
     phase: watch::Sender<Phase>,
     /// Not accepting yet.
-    waiting: Option<(Sockets, Arc<Context>, Runtime)>,
+    waiting: Option<Box<(Sockets, Arc<Context>, Runtime)>>,
     /// Accepting from the other pods of the process.
     presence: Option<Presence>,
 }
@@ -141,7 +141,12 @@ impl Proxies {
             neighbours: self.neighbours.clone(),
         });
         let phase = watch::Sender::new(Phase::Running);
-        Ok(PodProxy { registry, phase, waiting: Some((sockets, context, self.workers.next().clone())), presence: None })
+        Ok(PodProxy {
+            registry,
+            phase,
+            waiting: Some(Box::new((sockets, context, self.workers.next().clone()))),
+            presence: None,
+        })
     }
 
     /// Waits until `who` is announced and has its certificate, or has failed to get one. Whoever waits bounds this.
@@ -158,7 +163,8 @@ impl PodProxy {
     /// # Errors
     /// If the worker cannot watch the listeners.
     pub fn accept(&mut self, workers: &Workers) -> std::io::Result<()> {
-        let Some((sockets, context, runtime)) = self.waiting.take() else { return Ok(()) };
+        let Some(waiting) = self.waiting.take() else { return Ok(()) };
+        let (sockets, context, runtime) = *waiting;
         let _entered = runtime.enter();
         let span = span(&context.who);
         let phase = self.phase.subscribe();
