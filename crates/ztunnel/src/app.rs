@@ -4,6 +4,7 @@
 //! with one line that says what and what to do; what was opened before is closed by being dropped.
 
 pub mod check;
+pub mod redirect;
 
 use std::collections::BTreeMap;
 use std::fmt;

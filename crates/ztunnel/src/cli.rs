@@ -1,4 +1,4 @@
-//! The command line (spec configuration 1): there are no flags, everything else is the environment's.
+//! The command line (spec configuration 1): the proxy has no flags, everything else is the environment's.
 
 use crate::version::BuildInfo;
 
@@ -9,6 +9,8 @@ pub enum Command {
     Proxy,
     /// Print what there is of what the proxy needs.
     Check,
+    /// Install, remove or show packet rules, as these further arguments say.
+    Redirect(Vec<String>),
     /// Print what was built.
     Version,
     /// Print the commands.
@@ -24,6 +26,7 @@ impl Command {
         match arguments.first().map(String::as_str) {
             None | Some("proxy") => Self::Proxy,
             Some("check") => Self::Check,
+            Some("redirect") => Self::Redirect(arguments[1..].to_vec()),
             Some("version") => Self::Version,
             Some("help") => Self::Help,
             Some(other) => Self::Unknown(other.to_owned()),
@@ -37,6 +40,7 @@ pub fn help(build: &BuildInfo) -> String {
     format!(
         "\nIstio Ztunnel ({})\n\nCommands:\nproxy (default) - Start the ztunnel proxy\n\
          check           - Look at what ztunnel needs here, and say what is missing\n\
+         redirect        - Install, remove or show the packet rules that lead traffic to ztunnel\n\
          version         - Print the version of ztunnel\nhelp            - Print commands and version of ztunnel\n",
         build.line()
     )
@@ -47,11 +51,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_argument_counts() {
+    fn the_first_argument_is_the_command() {
         for (arguments, command) in [
             (&[][..], Command::Proxy),
             (&["proxy", "ztunnel"], Command::Proxy),
             (&["check"], Command::Check),
+            (&["redirect", "show"], Command::Redirect(vec!["show".into()])),
             (&["version", "x"], Command::Version),
             (&["help"], Command::Help),
             (&["--help"], Command::Unknown("--help".into())),

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     match Command::of(&environment.arguments) {
         Command::Proxy => {}
         Command::Check => return check(&environment),
+        Command::Redirect(arguments) => return redirect(&arguments),
         Command::Version => {
             println!("{}", build.line());
             return ExitCode::SUCCESS;
@@ -32,6 +33,19 @@ fn main() -> ExitCode {
     }
     match run(&environment, build) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn redirect(arguments: &[String]) -> ExitCode {
+    match app::redirect::run(arguments) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("Error: {error}");
             ExitCode::FAILURE

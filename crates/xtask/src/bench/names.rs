@@ -11,7 +11,7 @@ use testkit::apps::resolve;
 use testkit::control_plane::resources::{population, service_name};
 use testkit::istiod::Istiod;
 use testkit::mesh::{Capture, Mesh, PodSpec};
-use testkit::nft::in_pod::DnsCapture;
+use testkit::redirect::DnsCapture;
 use testkit::ztunnel::ZtunnelSpec;
 
 use super::contender::Programs;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use testkit::control_plane::Service;
 use testkit::harness::{Test, test};
 use testkit::mesh::{Capture, Pod, PodSpec};
-use testkit::nft::in_pod::DnsCapture;
+use testkit::redirect::DnsCapture;
 
 use self::client::{A, AAAA, Answer, HTTPS, NO_SUCH_NAME, TXT};
 use self::upstream::Upstream;

@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod matrix;
 mod policy;
+mod redirect;
 mod retry;
 mod traffic;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     tests.extend(limits::tests());
     tests.extend(matrix::tests());
     tests.extend(policy::tests());
+    tests.extend(redirect::tests());
     tests.extend(retry::tests());
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());
