@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod redirect;
+pub mod supervisor;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use self::supervisor::Supervisor;
 use crate::admin::dump::Sources;
 use crate::admin::ready::{Ready, Task, TaskName};
 use crate::admin::{self, Inside};
@@ -69,7 +71,12 @@ fn failure(error: impl fmt::Display) -> Failure {
 ///
 /// # Errors
 /// [`Failure`] if the process cannot start.
-pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(), Failure> {
+pub async fn run(
+    config: Config,
+    build: BuildInfo,
+    logging: Logging,
+    supervisor: &supervisor::Config,
+) -> Result<(), Failure> {
     tracing::info!("version: {}", build.line());
     raise_descriptor_limit();
     tracing::info!("running with config: {}", config.log_yaml());
@@ -112,6 +119,9 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     };
 
     let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
+    let supervisor = Arc::new(Supervisor::find(supervisor));
+    let (fed, turns) = (Arc::clone(&supervisor), workers.clone());
+    tokio::spawn(async move { fed.feed(turns).await });
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
     let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
@@ -131,6 +141,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
         let mut plane = plane.start(drain)?;
         proxy.done();
         dns.iter().for_each(Task::done);
+        supervisor.serving();
         tokio::select! {
             _ = signals.reason(&shutdown) => {}
             Err(error) = &mut plane => tracing::error!(%error, "the data plane failed"),
@@ -139,6 +150,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
         drop((plane, drain));
     }
     ready.drain();
+    supervisor.draining();
     // Pods bound their own drains; this bound is for what does not keep to that.
     let deadline = config.drain_deadline + 2 * drain::FORCED_END;
     tokio::select! {

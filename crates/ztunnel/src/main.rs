@@ -73,7 +73,7 @@ fn run(environment: &Environment, build: BuildInfo) -> Result<(), Box<dyn std::e
     let logging = logging::start(logging::Config { format, directives: config.log_filter.clone() }, std::io::stdout())?;
     logging.install()?;
     let control = Builder::new_current_thread().enable_all().build()?;
-    let outcome = control.block_on(app::run(config, build, logging.clone()));
+    let outcome = control.block_on(app::run(config, build, logging.clone(), &environment.supervisor()));
     let _ = logging.flush(); // what standard output does not take by now is lost
     Ok(outcome?)
 }

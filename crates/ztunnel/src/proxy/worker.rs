@@ -68,6 +68,11 @@ impl Workers {
         &self.handles[turn % self.handles.len()]
     }
 
+    /// All of them.
+    pub fn each(&self) -> impl Iterator<Item = &Handle> {
+        self.handles.iter()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
