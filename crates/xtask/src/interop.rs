@@ -33,14 +33,14 @@ pub fn run(workspace: &Path) -> io::Result<()> {
 }
 
 /// Beside what cargo has built, wherever that is.
-fn tools() -> io::Result<PathBuf> {
+pub(crate) fn tools() -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own.ancestors().nth(2).ok_or_else(|| io::Error::other("this program is not in a target folder"))?;
     Ok(target.join("tools"))
 }
 
 /// Sees to it that `program` can be started.
-fn need(program: &str, package: &str) -> io::Result<()> {
+pub(crate) fn need(program: &str, package: &str) -> io::Result<()> {
     if Command::new(program).arg("version").output().is_ok() {
         return Ok(());
     }
@@ -48,10 +48,10 @@ fn need(program: &str, package: &str) -> io::Result<()> {
     succeed(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", package]))
 }
 
-fn succeed(command: &mut Command) -> io::Result<()> {
+pub(crate) fn succeed(command: &mut Command) -> io::Result<()> {
     let failed = |why: String, command: &Command| {
         let program = command.get_program().display();
-        Err(io::Error::other(format!("{program} {why}; README.md says what `cargo xtask interop` needs")))
+        Err(io::Error::other(format!("{program} {why}; README.md says what tools of others need")))
     };
     match command.status() {
         Ok(status) if status.success() => Ok(()),
