@@ -11,6 +11,7 @@ pub mod netlink;
 pub mod nft;
 pub mod own;
 pub mod pod;
+pub mod presence;
 pub mod routes;
 
 pub use layout::{DNS_PORT, MARK_MASK, OUTBOUND_PORT, PLAINTEXT_PORT, REPLY_MARK, TUNNEL_PORT, ZTUNNEL_MARK};

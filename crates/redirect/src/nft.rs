@@ -23,8 +23,8 @@ pub struct NftError {
 
 impl NftError {
     /// What the kernel said.
-    pub fn kind(&self) -> io::ErrorKind {
-        self.source.kind()
+    pub fn into_source(self) -> io::Error {
+        self.source
     }
 }
 

@@ -125,7 +125,7 @@ pub async fn run(
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
     let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
-    let data = DataPlane { proxies, resolvers, workers, tenants };
+    let data = DataPlane { proxies, resolvers, workers, tenants, outbound: ports::OUTBOUND };
     let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
     let (last, servers) = drain::channel();

@@ -62,10 +62,37 @@ pub fn rules() -> Result<Vec<Rule>, NftError> {
     })
 }
 
+/// Whether a rule of any family redirects to `port`, be it written in nftables or by iptables on top of it.
+pub(crate) fn redirecting(port: u16) -> Result<bool, NftError> {
+    let rules = list_of(libc::NFPROTO_UNSPEC, libc::NFT_MSG_GETRULE, |rule| {
+        Some(redirects_to(find(rule, names::rule::EXPRESSIONS)?, port))
+    })?;
+    Ok(rules.contains(&true))
+}
+
+/// Both ways of writing it name the action and have the port in network order beside it.
+fn redirects_to(expressions: &[u8], port: u16) -> bool {
+    let name = |expression| text(expression, names::expression::NAME).unwrap_or_default();
+    let is_redirect = |expression| match name(expression) {
+        "redir" => true,
+        "target" => find(expression, names::expression::BODY)
+            .is_some_and(|body| text(body, names::target::NAME) == Some("REDIRECT")),
+        _ => false,
+    };
+    let port = port.to_be_bytes();
+    attributes(expressions).any(|(_, expression)| is_redirect(expression))
+        && attributes(expressions).any(|(_, expression)| {
+            ["immediate", "target"].contains(&name(expression)) && expression.windows(2).any(|two| two == port)
+        })
+}
+
 fn list<T>(kind: i32, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, NftError> {
+    list_of(libc::NFPROTO_INET, kind, read)
+}
+
+fn list_of<T>(family: i32, kind: i32, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, NftError> {
     let failed = |source| NftError { action: "read the packet rules".to_owned(), source };
-    let request =
-        Message::list(((libc::NFNL_SUBSYS_NFTABLES as u16) << 8) | kind as u16, &[libc::NFPROTO_INET as u8, 0, 0, 0]);
+    let request = Message::list(((libc::NFNL_SUBSYS_NFTABLES as u16) << 8) | kind as u16, &[family as u8, 0, 0, 0]);
     let mut changed = io::Error::from(io::ErrorKind::Interrupted);
     for _ in 0..ATTEMPTS {
         let mut found = Vec::new();

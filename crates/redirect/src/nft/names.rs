@@ -108,3 +108,8 @@ pub(super) mod fib {
     /// Of the destination.
     pub(in super::super) const OF_DESTINATION: u32 = 2;
 }
+
+/// Targets of iptables, in rules of nf_tables.
+pub(super) mod target {
+    pub(in super::super) const NAME: u16 = 1;
+}
