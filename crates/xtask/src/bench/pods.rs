@@ -64,18 +64,20 @@ pub(super) fn storm(row: &Row, programs: &Programs, rounds: u32, seconds: u32) -
         let (a, b) = (mesh.add_node("a")?, mesh.add_node("b")?);
         let spec = spec(program, programs);
         let pod = |node: &Node, name: &str| node.add_pod(PodSpec::new(name, "shop", name, Capture::Enrolled));
-        let (wild, neighbour, server) = (pod(&a, "wild")?, pod(&a, "neighbour")?, pod(&b, "server")?);
+        let (wild, neighbour) = (pod(&a, "wild")?, pod(&a, "neighbour")?);
+        // An app of its own: one that the storm keeps busy would be late whatever ztunnel does.
+        let (stormed, server) = (pod(&b, "stormed")?, pod(&b, "server")?);
         let (zt_a, zt_b) = (a.start_ztunnel(&spec)?, b.start_ztunnel(&spec)?);
         zt_a.wait_ready(DEADLINE)?;
         zt_b.wait_ready(DEADLINE)?;
-        let _echo = serve_echo(&server, PORT)?;
-        let to = SocketAddr::new(server.ip(), PORT);
+        let _echoes = (serve_echo(&server, PORT)?, serve_echo(&stormed, PORT)?);
+        let (to, target) = (SocketAddr::new(server.ip(), PORT), SocketAddr::new(stormed.ip(), PORT));
         latencies(&neighbour, to, time / 4)?; // tunnels and caches are there
         let quiet = latencies(&neighbour, to, time)?;
         let (opened, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let loud = std::thread::scope(|scope| {
             for _ in 0..STORMERS {
-                scope.spawn(|| blow(&wild, to, &opened, &over));
+                scope.spawn(|| blow(&wild, target, &opened, &over));
             }
             let loud = latencies(&neighbour, to, time);
             over.store(true, Ordering::Relaxed);
