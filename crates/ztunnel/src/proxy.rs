@@ -9,6 +9,7 @@ mod copy;
 mod driver;
 mod inbound;
 mod limits;
+mod nested;
 mod outbound;
 mod passthrough;
 mod pool;

@@ -20,7 +20,7 @@ use super::limits::{Pace, Quota};
 use super::outbound::{self, Failure, Outgoing};
 use super::pool::{NewTunnel, Pool};
 use super::registry::Registry;
-use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole};
+use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole, Transport};
 use super::worker::Workers;
 use super::{Config, Phase, SharedConfig, Shutdown, passthrough, reached, span};
 use crate::identity::{Identities, Priority, peer_identity};
@@ -390,7 +390,7 @@ async fn prepare_server(
     let role = Role::Server(ServerRole::Unauthenticated(serve));
     let half_closed_timeout = context.config.half_closed_timeout;
     let census = context.telemetry.census(Reporter::Destination);
-    Ok(Some((Driver::new(socket, tunnel, role, mailbox, half_closed_timeout, census), registered)))
+    Ok(Some((Driver::new(Transport::Socket(socket), tunnel, role, mailbox, half_closed_timeout, census), registered)))
 }
 
 fn new_pool(context: &Arc<Context>, runtime: &Runtime, phase: &watch::Receiver<Phase>) -> Pool {
@@ -432,7 +432,7 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
             let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release, early_data });
             let half_closed_timeout = context.config.half_closed_timeout;
             let census = context.telemetry.census(Reporter::Source);
-            match Driver::new(socket, tunnel, role, mailbox, half_closed_timeout, census).await {
+            match Driver::new(Transport::Socket(socket), tunnel, role, mailbox, half_closed_timeout, census).await {
                 Ended::Clean => {}
                 Ended::Handshake(error) | Ended::Failed(error) => {
                     tracing::debug!(next = %key.next, %error, "tunnel ended");
@@ -456,12 +456,12 @@ fn dial_failure(error: &std::io::Error) -> Failure {
 }
 
 /// A failure of this side, which another endpoint would not change.
-fn ours(cause: Cause, error: String) -> Failure {
+pub(super) fn ours(cause: Cause, error: String) -> Failure {
     Failure::new(Fault::Final, cause, error)
 }
 
 /// Everybody who waited for a tunnel that did not come about shares the reason.
-fn fail_all(mut mailbox: Mailbox, failure: &Failure) {
+pub(super) fn fail_all(mut mailbox: Mailbox, failure: &Failure) {
     mailbox.commands.close();
     while let Ok(command) = mailbox.commands.try_recv() {
         if let Command::Open(opening) = command {

@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream as AppSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh::ask::Replay;
 use mesh::connect::{baggage, forwarded};
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::context::Context;
 use super::pool::{Pool, PoolKey};
 use super::random::{Random, traceparent};
-use super::tunnel::Opening;
+use super::tunnel::{Opening, Passenger};
 use super::{Phase, driver, passthrough};
 use crate::net::dial::DIAL_TIMEOUT;
 use crate::net::listen::Arrival;
@@ -32,6 +32,12 @@ use crate::telemetry::{Meter, SocketGuard};
 
 /// Tunnels that a connection may try before a byte of it has left; each move means that a tunnel said it would not.
 const MOVES: u8 = 3;
+
+/// The header that tells the far end of a tunnel through a gateway which network it leads from (spec data-plane 6.2).
+pub(super) const FORWARDED_NETWORK: &str = "x-forwarded-network";
+
+/// Where a tunnel ends, and the identities of which its end has to prove one.
+type Place = (SocketAddr, Arc<[mesh::Identity]>);
 
 /// What the connections that leave one pod share.
 pub(super) struct Outgoing {
@@ -137,7 +143,7 @@ impl Pursuit {
             let permit = route.permit();
             let failure = match hop {
                 Hop::Tcp { .. } => {
-                    let patience = self.attempts.patience(pick(&permit), Instant::now()).unwrap_or(DIAL_TIMEOUT);
+                    let patience = self.patience(&permit).unwrap_or(DIAL_TIMEOUT);
                     match self.outgoing.context.dialer.dial_within(&permit, patience).await {
                         Ok(server) => {
                             self.outgoing.worked(&permit);
@@ -146,10 +152,12 @@ impl Pursuit {
                         Err(error) => Failure::of_dial(&error, format!("io error: {error}")),
                     }
                 }
-                Hop::Hbone { next, authority, expect } => return self.through_tunnel(permit, next, &authority, expect),
-                Hop::DoubleHbone { .. } => {
-                    let error = "the destination is in another network, which this version cannot reach yet";
-                    Failure::new(Fault::Final, Cause::OtherNetwork, error.to_owned())
+                Hop::Hbone { next, authority, expect } => {
+                    return self.through_tunnel(permit, &authority, (next, expect), None);
+                }
+                Hop::DoubleHbone { gateway, gateway_expect, authority, inner_expect } => {
+                    let gateway_and = Some((gateway, gateway_expect));
+                    return self.through_tunnel(permit, &authority, (gateway, inner_expect), gateway_and);
                 }
             };
             match self.reconsider(&permit, failure).await {
@@ -159,24 +167,30 @@ impl Pursuit {
         }
     }
 
-    fn through_tunnel(
-        self,
-        permit: Permit,
-        next: SocketAddr,
-        authority: &mesh::Authority,
-        expect: Arc<[mesh::Identity]>,
-    ) {
+    /// How long a further step of an attempt may take that `permit` allows; `None` is as long as any.
+    pub(super) fn patience(&self, permit: &Permit) -> Option<Duration> {
+        self.attempts.patience(pick(permit), Instant::now())
+    }
+
+    /// Asks for a stream of a tunnel to `end`: where it begins to lead there, and who may answer. The tunnel may run
+    /// `through` another one.
+    fn through_tunnel(self, permit: Permit, authority: &mesh::Authority, end: Place, through: Option<Place>) {
         let Grant::Outbound(route) = permit.grant() else { return };
-        let key = PoolKey { source: route.source.identity(), next, expect };
+        let source = route.source.identity();
+        let key = |(next, expect): Place| PoolKey { source: source.clone(), next, expect };
+        let (key, through) = (key(end), through.map(key));
         let authority = authority.to_string();
-        let headers = request_headers(route, self.trace);
+        let mut headers = request_headers(route, self.trace);
+        if through.is_some() {
+            headers.push((FORWARDED_NETWORK, self.outgoing.context.config.route.network.to_string()));
+        }
         let pool = Arc::clone(&self.outgoing.pool);
-        let permit = Box::new(permit);
-        pool.place(Box::new(Opening { key, authority, headers, permit, moves_left: MOVES, pursuit: self }));
+        let (permit, passenger) = (Box::new(permit), Passenger::Connection(Box::new(self)));
+        pool.place(Box::new(Opening { key, through, authority, headers, permit, moves_left: MOVES, passenger }));
     }
 
     /// Tries again after an attempt that was made elsewhere has failed, or gives up.
-    pub(super) fn try_again(self, permit: Permit, failure: Failure) {
+    pub(super) fn try_again(self: Box<Self>, permit: Permit, failure: Failure) {
         if failure.fault == Fault::Final {
             return self.give_up(failure);
         }
@@ -225,6 +239,25 @@ impl Failure {
     /// One that the peer said nothing about.
     pub(super) fn new(fault: Fault, cause: Cause, error: String) -> Self {
         Self { fault, cause, error, peer_reason: None }
+    }
+
+    /// That what carried something was lost.
+    pub(super) fn lost(cause: Cause, error: &str) -> Self {
+        Self::new(Fault::Unreachable, cause, error.to_owned())
+    }
+
+    /// The same of the gateway of another network, which was to carry a tunnel.
+    pub(super) fn at_gateway(self) -> Self {
+        Self { cause: self.cause.at_gateway(), ..self }
+    }
+
+    /// The same of the far end of a tunnel through such a gateway, which is not to blame.
+    pub(super) fn behind_gateway(self) -> Self {
+        let fault = match self.fault {
+            Fault::Unreachable | Fault::TimedOut if self.cause.is_far() => Fault::Unavailable,
+            fault => fault,
+        };
+        Self { fault, cause: self.cause.behind_gateway(), ..self }
     }
 
     /// That a connection could not be made. Mistakes of our own side are no endpoint's fault.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh::{Cause, Fault, Identity, Permit};
 
+use super::nested;
 use super::outbound::Failure;
 use super::tunnel::{EarlyData, Handle, Mailbox, Opening};
 
@@ -46,7 +47,7 @@ pub(super) struct Pool {
     /// Connections that a tunnel takes at once (`POOL_MAX_STREAMS_PER_CONNECTION`).
     streams: u32,
     early_data: EarlyData,
-    /// Peers that have refused early data, oldest first.
+    /// Peers that have refused early data, oldest first. What is behind a gateway counts as the gateway.
     refusers: Mutex<VecDeque<SocketAddr>>,
     start: Start,
 }
@@ -57,8 +58,16 @@ impl Pool {
         Self { tunnels: Mutex::default(), streams: streams.max(1), early_data, refusers: Mutex::default(), start }
     }
 
-    /// Places a connection on the first tunnel that has room, or on a new one.
-    pub(super) fn place(self: &Arc<Self>, mut opening: Box<Opening>) {
+    /// Places a connection on the first tunnel that has room, or on a new one. A tunnel through the gateway of another
+    /// network serves one connection only, since it is the gateway that chooses where each ends (spec data-plane 5.4).
+    pub(super) fn place(self: &Arc<Self>, opening: Box<Opening>) {
+        match opening.through {
+            Some(_) => nested::place(self, opening),
+            None => self.place_on_shared(opening),
+        }
+    }
+
+    fn place_on_shared(self: &Arc<Self>, mut opening: Box<Opening>) {
         let key = opening.key.clone();
         let mut tunnels = self.lock();
         let fitting = tunnels.entry(key.clone()).or_default();
