@@ -28,6 +28,9 @@ pub struct ControlPlaneError {
     source: io::Error,
 }
 
+/// The cluster that pods belong to unless it is said otherwise.
+const CLUSTER: &str = "Kubernetes";
+
 /// What is described by hand.
 #[derive(Debug, Default, Clone)]
 pub struct Plane {
@@ -39,6 +42,35 @@ pub struct Plane {
     pub selections: BTreeMap<String, Vec<String>>,
     /// Names of pods that are unhealthy or terminating.
     pub unhealthy: BTreeSet<String>,
+    /// Pod name to what else there is to say of it.
+    pub particulars: BTreeMap<String, Particulars>,
+}
+
+/// What is said of a pod that is not as pods are by default.
+#[derive(Debug, Default, Clone)]
+pub struct Particulars {
+    /// The network that its addresses are in.
+    pub network: String,
+    /// The cluster that it belongs to; the mesh's one if not given.
+    pub cluster: Option<String>,
+    /// How other networks reach it.
+    pub network_gateway: Option<Reference>,
+    /// What traffic to it goes through.
+    pub waypoint: Option<Reference>,
+    /// How its app takes tunnelled connections: what precedes their bytes, and the port.
+    pub application_tunnel: Option<(AppProtocol, Option<u16>)>,
+}
+
+/// A waypoint or a gateway: `network/ip` or `namespace/hostname`, and the port for tunnels there.
+pub type Reference = (String, u16);
+
+/// What precedes the bytes of a tunnelled connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppProtocol {
+    /// Nothing.
+    None,
+    /// A header of the PROXY protocol.
+    Proxy,
 }
 
 /// A service with its virtual addresses and the pods behind it.
@@ -48,14 +80,18 @@ pub struct Service {
     pub name: String,
     /// Where it lives.
     pub namespace: String,
-    /// Virtual addresses, in the mesh's one network.
+    /// Virtual addresses.
     pub vips: Vec<IpAddr>,
+    /// The network that they are in.
+    pub network: String,
     /// Its ports, and those of the endpoints.
     pub ports: BTreeMap<u16, u16>,
     /// [`Pod::workload_uid`] of the pods that serve it.
     pub endpoints: Vec<String>,
-    /// `network/ip` or `namespace/hostname` of its waypoint, and the port for tunnels there.
-    pub waypoint: Option<(String, u16)>,
+    /// What traffic to it goes through.
+    pub waypoint: Option<Reference>,
+    /// Identities of which its endpoints have one, beside those that are known.
+    pub subject_alt_names: Vec<String>,
 }
 
 impl Service {
@@ -65,10 +101,26 @@ impl Service {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             vips: vec![vip.into()],
+            network: String::new(),
             ports: BTreeMap::new(),
             endpoints: endpoints.iter().map(|pod| pod.workload_uid()).collect(),
             waypoint: None,
+            subject_alt_names: Vec::new(),
         }
+    }
+
+    /// With its addresses in another network than the mesh's unnamed one.
+    #[must_use]
+    pub fn network(mut self, network: &str) -> Service {
+        network.clone_into(&mut self.network);
+        self
+    }
+
+    /// Its endpoints may prove to be `identity`, too.
+    #[must_use]
+    pub fn subject_alt_name(mut self, identity: &str) -> Service {
+        self.subject_alt_names.push(identity.to_owned());
+        self
     }
 
     /// One more virtual address.

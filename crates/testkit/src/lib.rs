@@ -27,6 +27,7 @@
 pub mod apps;
 pub mod cni;
 pub mod control_plane;
+pub mod gateway;
 pub mod harness;
 pub mod istiod;
 pub mod link;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use testkit::harness;
 use testkit::mesh::Pod;
-use testkit::ztunnel::ZtunnelSpec;
+use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
 
 /// Long enough for a loaded machine; only a failing test waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,4 +57,9 @@ fn eventually(what: &str, mut ask: impl FnMut() -> bool) -> Outcome {
         std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+/// Whether a ztunnel has logged a line with all these parts.
+fn has_line(ztunnel: &Ztunnel, parts: &[String]) -> bool {
+    ztunnel.logs().lines().any(|line| parts.iter().all(|part| line.contains(part.as_str())))
 }

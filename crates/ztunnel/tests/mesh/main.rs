@@ -12,6 +12,7 @@ mod handshakes;
 mod lifecycle;
 mod limits;
 mod matrix;
+mod networks;
 mod policy;
 mod retry;
 mod traffic;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     tests.extend(ends::tests());
     tests.extend(limits::tests());
     tests.extend(matrix::tests());
+    tests.extend(networks::tests());
     tests.extend(policy::tests());
     tests.extend(retry::tests());
     tests.extend(lifecycle::tests());

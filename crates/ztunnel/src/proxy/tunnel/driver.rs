@@ -914,7 +914,8 @@ impl Driver {
         self.commands.close();
         self.load.limit_to(0);
         self.abort_streams(end, fault, outcome);
-        let told = told.unwrap_or_else(|| Failure::new(Fault::Final, Cause::TunnelLost, format!("io error: {failure}")));
+        let told =
+            told.unwrap_or_else(|| Failure::new(Fault::Final, Cause::TunnelLost, format!("io error: {failure}")));
         while let Some(opening) = self.waiting.pop_front() {
             opening.fail(told.clone());
         }
