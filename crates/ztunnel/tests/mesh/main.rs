@@ -16,6 +16,7 @@ mod networks;
 mod policy;
 mod retry;
 mod traffic;
+mod waypoints;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> ExitCode {
     let mut tests = Vec::new();
     tests.extend(traffic::tests());
+    tests.extend(waypoints::tests());
     tests.extend(arrivals::tests());
     tests.extend(bulk::tests());
     tests.extend(early::tests());

@@ -24,8 +24,9 @@ use tokio::time::Sleep;
 use super::failure::{Ended, Progress, TunnelFailure};
 use super::ready::ReadyQueue;
 use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage, Turn};
-use super::transport::{Rest, Transport};
+use super::transport::Transport;
 use super::{Accepted, Answer, Broken, Command, EarlyData, Load, Mailbox, Opening, Passenger};
+use crate::net::options::end_in_order;
 use crate::proxy::copy;
 use crate::proxy::inbound::{InboundTunnel, Patience};
 use crate::proxy::nested;
@@ -717,7 +718,14 @@ impl Driver {
         let Some(stream) = self.remove(slot, end) else { return };
         if let Stage::Open(app) = stream.stage {
             match &outcome {
-                Outcome::Complete => app.close(if stream.unread { Rest::Unread } else { Rest::None }),
+                Outcome::Complete => {
+                    if let Some(app) = app.into_socket() {
+                        end_in_order(&app);
+                        if stream.unread {
+                            tokio::spawn(copy::linger(app));
+                        }
+                    }
+                }
                 cut => app.cut(cut),
             }
         }

@@ -13,8 +13,6 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::pair::{Broken, Half};
-use crate::net::options::end_in_order;
-use crate::proxy::copy;
 use crate::proxy::outbound::Failure;
 
 /// See the top of this file.
@@ -115,14 +113,11 @@ impl Transport {
         }
     }
 
-    /// Is done with a connection that has ended in order. What the other side still says, if it does, is read and dropped
-    /// for a while.
-    pub(super) fn close(self, rest: Rest) {
-        if let Self::Socket(socket) = self {
-            end_in_order(&socket);
-            if rest == Rest::Unread {
-                tokio::spawn(copy::linger(socket));
-            }
+    /// The socket, if it is one.
+    pub(super) fn into_socket(self) -> Option<TcpStream> {
+        match self {
+            Self::Socket(socket) => Some(socket),
+            Self::Within(_) => None,
         }
     }
 
@@ -161,13 +156,4 @@ impl Transport {
             }
         }
     }
-}
-
-/// Whether a side that has ended in order may still be talking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// Everything that it said has been read.
-    None,
-    /// Not everything is wanted.
-    Unread,
 }
