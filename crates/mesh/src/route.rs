@@ -12,7 +12,7 @@ use crate::balance::Draw;
 use crate::identity::Identity;
 use crate::name::NetworkId;
 use crate::permit::Permit;
-use crate::retry::{Past, Pick};
+use crate::retry::{Fault, Others, Past, Pick};
 use crate::service::Service;
 use crate::view::View;
 use crate::workload::Workload;
@@ -69,9 +69,23 @@ pub struct Route {
     pub target: SocketAddr,
     /// What was chosen last to get to the next hop; `None` if there was no choice.
     pub pick: Option<Pick>,
+    /// What was chosen before that, and is reached by way of it: an endpoint behind a gateway that was itself chosen.
+    pub beyond: Option<Pick>,
 }
 
 impl Route {
+    /// Everything that was chosen.
+    pub fn picks(&self) -> impl Iterator<Item = &Pick> {
+        self.pick.iter().chain(&self.beyond)
+    }
+
+    /// The choice that a failure of this route is laid at, so that another attempt makes it differently: the way, if it was
+    /// lost on the way and there are other ways; else what is beyond.
+    pub fn at_fault(&self, fault: Fault) -> Option<&Pick> {
+        let way = self.pick.as_ref().filter(|pick| fault != Fault::Unavailable && pick.others == Others::Left);
+        way.or(self.beyond.as_ref()).or(self.pick.as_ref())
+    }
+
     /// Leave to dial: outbound connections are never denied locally (spec data-plane 13.1).
     pub fn permit(self) -> Permit {
         Permit::outbound(self)
@@ -125,7 +139,15 @@ impl Hop {
 /// [`Outbound::learnt`] and asks again; each need is named once at most, so that this comes to an end. Give a
 /// [`Replay`](crate::ask::Replay) as `draw` and rewind it before asking again, so that the choices made before stay made.
 pub fn route(request: &Outbound<'_>, draw: &mut dyn Draw) -> Result<Route, Halt> {
-    Router { request, client: canonical(request.client), target: canonical(request.target), draw, pick: None }.route()
+    Router {
+        request,
+        client: canonical(request.client),
+        target: canonical(request.target),
+        draw,
+        pick: None,
+        beyond: None,
+    }
+    .route()
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(super) struct Router<'a> {
     pub(super) draw: &'a mut dyn Draw,
     /// What was chosen last.
     pub(super) pick: Option<Pick>,
+    /// What was chosen before.
+    pub(super) beyond: Option<Pick>,
 }
 
 /// A workload that traffic is to be sent to, and how it came to that.
@@ -190,6 +192,7 @@ impl<'a> Router<'a> {
         let Outbound { view, source, past, .. } = self.request;
         let chosen = choose(view, service, source, (port, rule), past, self.draw)?;
         let (uid, others) = (chosen.workload.uid.clone(), chosen.others);
+        self.beyond = self.pick.take();
         self.pick = Some(Pick { service: service.key(), port, uid, role, others });
         Some(chosen)
     }
@@ -296,6 +299,7 @@ impl<'a> Router<'a> {
             client: self.client,
             target: self.target,
             pick: self.pick.clone(),
+            beyond: self.beyond.clone(),
         }
     }
 }

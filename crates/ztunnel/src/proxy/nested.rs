@@ -15,7 +15,6 @@ use hbone::Tunnel;
 use hbone::h2::Response;
 use mesh::connect::baggage;
 use mesh::permit::Grant;
-use mesh::retry::PickRole;
 use mesh::{Cause, Flow, Outcome, Permit, Reporter, Traceparent};
 
 use super::driver::{detach, fail_all, ours};
@@ -91,11 +90,7 @@ impl Nested {
     pub(super) fn carried(&mut self, permit: &Permit) {
         self.half.connect();
         self.start();
-        if let Grant::Outbound(route) = permit.grant()
-            && route.pick.as_ref().is_some_and(|pick| pick.role == PickRole::Way)
-        {
-            self.outgoing.worked(permit);
-        }
+        self.outgoing.way_worked(permit);
     }
 
     /// No stream carries it.

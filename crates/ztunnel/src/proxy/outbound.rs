@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use mesh::ask::Replay;
 use mesh::connect::{baggage, forwarded};
 use mesh::permit::Grant;
-use mesh::retry::Next;
+use mesh::retry::{Next, Others, PickRole};
 use mesh::{
     Attempts, Cause, Direction, Failures, Fault, Flow, Hop, Outbound, Outcome, Past, Permit, Pick, Refusal, Route,
     Traceparent, route,
@@ -92,19 +92,23 @@ impl Outgoing {
             let mut failures = self.failures();
             let past = Past { failures: &failures, tried: attempts.tried(), now };
             let found = route(&Outbound { view, source: &source, client, target, learnt, settings, past }, &mut draw);
-            if let Ok(Route { pick: Some(pick), .. }) = &found {
-                failures.chosen(pick, now);
+            if let Ok(route) = &found {
+                route.picks().for_each(|pick| failures.chosen(pick, now));
             }
             found
         };
         context.settle(decide).await
     }
 
-    /// An endpoint has answered: it is no longer avoided.
+    /// What was chosen has answered: it is no longer avoided.
     pub(super) fn worked(&self, permit: &Permit) {
-        if let Some(pick) = pick(permit) {
-            self.failures().worked(pick);
-        }
+        picks(permit).for_each(|pick| self.failures().worked(pick));
+    }
+
+    /// The way to what was chosen is there.
+    pub(super) fn way_worked(&self, permit: &Permit) {
+        let ways = picks(permit).filter(|pick| pick.role == PickRole::Way);
+        ways.for_each(|pick| self.failures().worked(pick));
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -114,11 +118,12 @@ impl Outgoing {
 }
 
 /// What was chosen to get where a permit leads.
-fn pick(permit: &Permit) -> Option<&Pick> {
-    match permit.grant() {
-        Grant::Outbound(route) => route.pick.as_ref(),
+fn picks(permit: &Permit) -> impl Iterator<Item = &Pick> {
+    let route = match permit.grant() {
+        Grant::Outbound(route) => Some(route),
         Grant::Inbound(..) => None,
-    }
+    };
+    route.into_iter().flat_map(Route::picks)
 }
 
 /// Takes care of a captured connection, up to its end if it stays in plain TCP.
@@ -169,7 +174,8 @@ impl Pursuit {
 
     /// How long a further step of an attempt may take that `permit` allows; `None` is as long as any.
     pub(super) fn patience(&self, permit: &Permit) -> Option<Duration> {
-        self.attempts.patience(pick(permit), Instant::now())
+        let alternative = picks(permit).find(|pick| pick.others == Others::Left);
+        self.attempts.patience(alternative, Instant::now())
     }
 
     /// Asks for a stream of a tunnel to `end`: where it begins to lead there, and who may answer. The tunnel may run
@@ -205,7 +211,7 @@ impl Pursuit {
     /// Where to go after an attempt has failed, if anywhere.
     async fn reconsider(mut self, permit: &Permit, failure: Failure) -> Option<(Self, Route)> {
         let Grant::Outbound(failed) = permit.grant() else { return None };
-        let (pick, now) = (failed.pick.as_ref(), Instant::now());
+        let (pick, now) = (failed.at_fault(failure.fault), Instant::now());
         if let Some(pick) = pick
             && self.attempts.blames(pick, failure.fault)
         {
