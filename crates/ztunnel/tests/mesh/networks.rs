@@ -119,6 +119,43 @@ pub fn tests() -> Vec<Test> {
                 exchange(&far.client, vip(), b"hello").is_err() && far.zt.logs().contains("reason=\"gateway-tls\"")
             })
         }),
+        near("a gateway that takes a request and does not answer it is not waited for without end", |far| {
+            // Its ztunnel waits for a policy that nobody announces, longer than the client's does for an answer.
+            far.mesh.control_plane().update(|plane| {
+                plane.selections.insert("gateway-b".to_owned(), vec!["edge/unheard-of".to_owned()]);
+            })?;
+            let silent = "error=\"io error: the network gateway did not answer in time\" reason=\"gateway-lost\"";
+            eventually("the gateway waits", || {
+                exchange(&far.client, vip(), b"hello").is_err() && far.zt.logs().contains(silent)
+            })?;
+            eventually("nothing is left of it", || far.open_streams() == Some(0))
+        }),
+        near("a connection to another network is cut when its pod goes, and said to be", |far| {
+            let _relay = far.net_b.carry()?;
+            let (mut client, mut server) = far.pair()?;
+            client.write_all(b"x")?;
+            server.read_exact(&mut [0])?;
+            far.a.remove_pod(&far.client)?;
+            assert_eq!(all_of(&mut server).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            far.zt.wait_for_log("error=\"connection closed due to connection drain\"", DEADLINE)?;
+            Ok(())
+        }),
+        test("where a gateway that is a service has gone, its endpoints are passed over as well", || {
+            let far = Far::start(&["b", "c"])?;
+            let gateways = Service::new("gateway", "edge", [10, 250, 0, 9], &[&far.net_b.gateway]).port(15009, 15010);
+            far.mesh.control_plane().update(|plane| {
+                plane.services.push(gateways);
+                let server = plane.particulars.entry("server-b".to_owned()).or_default();
+                server.network_gateway = Some(("edge/gateway.edge.svc.cluster.local".to_owned(), 15009));
+            })?;
+            eventually("the gateway's service is known", || knows_services(&far.zt, 2).unwrap_or(false))?;
+            let _app = serve_http(&far.net_c.server, APP_PORT)?;
+            let _good = far.net_c.carry()?;
+            for i in 0..8 {
+                assert_eq!(answers(&far).as_deref(), Some("server-c"), "connection {i}");
+            }
+            Ok(())
+        }),
         near("whatever a gateway does, a connection ends, and its record says why", hostile),
         test("a gateway that does not carry connections is passed over for one that does", passed_over),
     ]
@@ -139,7 +176,7 @@ struct Far {
     net_b: Network,
     net_c: Network,
     mesh: Mesh,
-    _a: Node,
+    a: Node,
 }
 
 impl Far {
@@ -171,7 +208,7 @@ impl Far {
             }
             plane.services.push(service.subject_alt_name(SERVER));
         })?;
-        let far = Self { zt, client, net_b, net_c, mesh, _a: a };
+        let far = Self { zt, client, net_b, net_c, mesh, a };
         for zt in [&far.zt, &far.net_b.zt, &far.net_c.zt] {
             eventually("the service is known", || knows_services(zt, 1).unwrap_or(false))?;
         }
