@@ -184,6 +184,8 @@ pub struct Flow {
     pub source_address: SocketAddr,
     /// Log `dst.addr`: the address dialled; inbound, the address at which the connection arrived.
     pub destination_address: SocketAddr,
+    /// What the client dialled.
+    pub original_destination: SocketAddr,
     /// Log `dst.hbone_addr`: what the CONNECT request asks for.
     pub hbone_authority: Option<Authority>,
     /// The client.
@@ -214,6 +216,7 @@ impl Flow {
             reporter: Reporter::Source,
             source_address: route.client,
             destination_address: route.hop.dial(),
+            original_destination: route.target,
             hbone_authority: authority,
             source: Party { principal: own.clone(), identity: own, ..Party::of(&route.source) },
             destination: Party {
@@ -242,6 +245,7 @@ impl Flow {
             reporter: Reporter::Destination,
             source_address: admission.tuple().source,
             destination_address: admission.arrived_at(),
+            original_destination: admission.arrived_at(),
             hbone_authority: admission.authority().cloned(),
             source: Party { principal: peer.clone(), identity: peer.filter(|_| tls), ..source },
             destination: Party {
@@ -328,20 +332,22 @@ impl Outcome {
         Self::Failed { cause, error, peer_reason: None }
     }
 
+    /// What went wrong, if anything did.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Complete | Self::Reset { .. } | Self::Drained => None,
+            Self::Failed { cause, .. } => Some(*cause),
+        }
+    }
+
     /// The flag that metrics get.
     pub fn flag(&self) -> ResponseFlag {
-        match self {
-            Self::Complete | Self::Reset { .. } | Self::Drained => ResponseFlag::None,
-            Self::Failed { cause, .. } => cause.meaning().flag,
-        }
+        self.cause().map_or(ResponseFlag::None, |cause| cause.meaning().flag)
     }
 
     /// The code of what went wrong, if anything did.
     pub fn reason(&self) -> Option<&'static str> {
-        match self {
-            Self::Complete | Self::Reset { .. } | Self::Drained => None,
-            Self::Failed { cause, .. } => Some(cause.meaning().code),
-        }
+        self.cause().map(|cause| cause.meaning().code)
     }
 
     /// The code that the peer gave, if it was the peer that refused.

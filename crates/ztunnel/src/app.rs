@@ -28,6 +28,7 @@ use crate::crypto::Crypto;
 use crate::dns::{self, PodResolver, Resolvers};
 use crate::drain::signals::{Request, Signals};
 use crate::drain::{self, Drained, Mode as End, Watcher};
+use crate::export;
 use crate::identity::metrics::InUse;
 use crate::identity::tenants::Stay;
 use crate::identity::{self, Behalf, FakeCa, Identities, IstioCa, LeafCheck, Rules, Signer, Tenants};
@@ -39,7 +40,7 @@ use crate::proxy::{self, EarlyData, Listeners, PodProxy, Proxies, Shutdown, Work
 use crate::state::Views;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{self, Metrics, PodCounts, PodMetrics};
-use crate::telemetry::{PolicyLogging, Telemetry};
+use crate::telemetry::{self, Exporter, PolicyLogging, Telemetry};
 use crate::version::BuildInfo;
 use crate::xds::{self, Lookups, NodeDescription, Rejected, Remote, Source};
 
@@ -85,8 +86,16 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let dns = config.dns_proxy.then(|| ready.task(TaskName::DnsProxy));
     let pods = if config.mode == Mode::Shared { PodMetrics::Shown } else { PodMetrics::Absent };
     let allowance = Allowance::new(config.buffer_budget);
-    let metrics_config =
-        metrics::Config { istio_version: build.istio_version.clone(), pods, allowance: allowance.clone() };
+    let exporter = config.access_log_collector.clone().map(|collector| (Exporter::new(), collector));
+    let (exporter, records) = exporter.map(|((exporter, records), collector)| (exporter, (records, collector))).unzip();
+    let metrics_config = metrics::Config {
+        istio_version: build.istio_version.clone(),
+        pods,
+        allowance: allowance.clone(),
+        traffic: config.traffic_metrics,
+        histograms: config.histograms,
+        export: exporter.clone(),
+    };
     let mut metrics = Metrics::new(&metrics_config, logging.clone());
     let (rejected, (synced, sync)) = (Rejected::default(), oneshot::channel());
     let reports =
@@ -102,18 +111,38 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let metrics = Arc::new(metrics);
     let states = PodStates::default();
     let admin = admin::bind(&admin_config(&config)).map_err(failure)?;
+
+    let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
+    metrics.workers_are(workers.handles().to_vec());
+    tokio::spawn(Arc::clone(&metrics).forget_unused());
+    let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
+    let told = telemetry::Config { policies, access: config.access_log.clone(), export: exporter };
+    if let Some((records, collector)) = records {
+        let (node, cluster) = (config.local_node.clone(), config.cluster_id.clone());
+        let sender = export::Sender { node, cluster, version: build.istio_version.clone() };
+        tokio::spawn(export::run(collector, sender, records));
+    }
+    let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), told);
+    let proxy_config = proxy_config(&config, allowance);
+    let debug = admin::debug::Sources {
+        views: views.clone(),
+        telemetry: telemetry.clone(),
+        identities: identities.clone(),
+        ready: ready.clone(),
+        route: proxy_config.route.clone(),
+        admit: proxy_config.admit.clone(),
+        cluster_domain: config.cluster_domain.trim_end_matches('.').to_ascii_lowercase(),
+        node: config.local_node.clone(),
+    };
     let inside = Inside {
         ready: ready.clone(),
         metrics: Arc::clone(&metrics),
         logging: logging.clone(),
         shutdown: shutdown.clone(),
-        dump: dump_sources(&config, &build, &views, &identities, &states, source, rejected),
+        dump: dump_sources(&config, &build, (&debug, &states), source, rejected),
+        debug,
     };
-
-    let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
-    let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
-    let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
-    let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
+    let proxies = Proxies::new(proxy_config, views.clone(), identities, telemetry, workers.clone());
     let data = DataPlane { proxies, resolvers, workers, tenants };
     let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
@@ -259,22 +288,23 @@ fn admin_config(config: &Config) -> admin::Config {
 fn dump_sources(
     config: &Config,
     build: &BuildInfo,
-    views: &Views,
-    identities: &Identities,
-    states: &PodStates,
+    (debug, states): (&admin::debug::Sources, &PodStates),
     source: Source,
     rejected: Rejected,
 ) -> Sources {
-    let (config_dump, version, identities, states) = (config.dump(), build.dump(), identities.clone(), states.clone());
+    let (config_dump, version, identities) = (config.dump(), build.dump(), debug.identities.clone());
+    let (states, telemetry) = (states.clone(), debug.telemetry.clone());
+    let pods = move || states.dump(admin::debug::of_pods(&telemetry));
     Sources {
-        views: views.clone(),
+        views: debug.views.clone(),
         certificates: Box::new(move || identities.dump()),
         config: Box::new(move || config_dump.clone()),
         version: Box::new(move || version.clone()),
-        pods: (config.mode == Mode::Shared).then(|| -> admin::dump::Part { Box::new(move || states.dump()) }),
+        pods: (config.mode == Mode::Shared).then(|| -> admin::dump::Part { Box::new(pods) }),
         // What cannot be read at the moment is reported by whoever loads it.
         static_config: Box::new(move || xds::static_config(&source).unwrap_or_default()),
         rejected: Box::new(move || rejected.dump()),
+        local_ip: config.instance_ip.clone(),
     }
 }
 

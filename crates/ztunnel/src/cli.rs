@@ -1,4 +1,11 @@
-//! The command line (spec configuration 1): there are no flags, everything else is the environment's.
+//! The command line (spec configuration 1). The proxy takes no flags: everything is the environment's. The other commands
+//! look at one that runs.
+
+pub mod ask;
+pub mod driver;
+mod show;
+
+use ask::{Ask, Subject};
 
 use crate::version::BuildInfo;
 
@@ -11,8 +18,12 @@ pub enum Command {
     Check,
     /// Print what was built.
     Version,
+    /// Find something out about a ztunnel that runs.
+    Ask(Ask),
     /// Print the commands.
     Help,
+    /// One of these, in a way in which it cannot be called; says how it can.
+    Misused(String),
     /// None of these.
     Unknown(String),
 }
@@ -26,7 +37,10 @@ impl Command {
             Some("check") => Self::Check,
             Some("version") => Self::Version,
             Some("help") => Self::Help,
-            Some(other) => Self::Unknown(other.to_owned()),
+            Some(other) => match Subject::of(other) {
+                Some(subject) => ask::read(subject, &arguments[1..]).map_or_else(Self::Misused, Self::Ask),
+                None => Self::Unknown(other.to_owned()),
+            },
         }
     }
 }
@@ -37,6 +51,10 @@ pub fn help(build: &BuildInfo) -> String {
     format!(
         "\nIstio Ztunnel ({})\n\nCommands:\nproxy (default) - Start the ztunnel proxy\n\
          check           - Look at what ztunnel needs here, and say what is missing\n\
+         explain         - Say what would become of a connection, and why\n\
+         connections     - List the connections that are open\n\
+         failures        - List the last connections that failed, and what to do about it\n\
+         top             - Watch what a running ztunnel does\n\
          version         - Print the version of ztunnel\nhelp            - Print commands and version of ztunnel\n",
         build.line()
     )

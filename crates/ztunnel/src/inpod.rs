@@ -125,9 +125,9 @@ enum PodState {
 }
 
 impl PodStates {
-    /// `workloadState` of `/config_dump` (spec admin-and-telemetry 2).
+    /// `workloadState` of `/config_dump` (spec admin-and-telemetry 2); `connections` gives those of a pod.
     #[must_use]
-    pub fn dump(&self) -> Value {
+    pub fn dump(&self, connections: impl Fn(&LocalWorkload) -> Value) -> Value {
         let pods = self.lock();
         let entries = pods.iter().map(|(uid, (who, state))| {
             let info = json!({
@@ -137,7 +137,7 @@ impl PodStates {
             });
             let entry = match state {
                 PodState::Up => {
-                    json!({ "state": "Up", "info": info, "connections": { "inbound": [], "outbound": [] } })
+                    json!({ "state": "Up", "info": info, "connections": connections(who) })
                 }
                 PodState::Pending => json!({ "state": "Pending", "info": info }),
             };

@@ -42,7 +42,7 @@ const IMPURE_MACROS: [&str; 5] = ["dbg", "eprint", "eprintln", "print", "println
 const LAYERS: [&[&str]; 6] = [
     &["net", "telemetry", "drain", "state", "files", "crypto", "memory"],
     &["control"],
-    &["identity"],
+    &["identity", "export"],
     &["proxy", "dns", "xds"],
     &["inpod", "admin"],
     &["main", "app", "cli", "config"],

@@ -69,6 +69,9 @@ impl Context {
     async fn find_out(&self, need: &Need, learnt: &mut Learnt) {
         match need {
             Need::Resolve { hostname, .. } => {
+                if let Some(source) = self.views.current().view.local(&self.who) {
+                    self.telemetry.metrics().name_resolved(source, hostname.as_str());
+                }
                 let resolution = super::resolve::resolve(hostname).await;
                 learnt.resolved(hostname.clone(), resolution);
             }

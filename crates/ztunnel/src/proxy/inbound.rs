@@ -160,7 +160,7 @@ pub(super) struct Connected {
 /// Authorizes an admission and dials its app. The connection is on record from here on; an error is what
 /// whoever asked is told.
 async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, Cause> {
-    let meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
+    let mut meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
     let (permit, decided_on) = match allow(context, admission).await {
         Ok(allowed) => allowed,
         Err(refusal) => {
@@ -169,7 +169,10 @@ async fn connect(context: &Context, admission: Admission, trace: Traceparent) ->
         }
     };
     match context.dialer.dial(&permit).await {
-        Ok(app) => Ok(Connected { app, permit: Box::new(permit), decided_on, meter }),
+        Ok(app) => {
+            meter.connected();
+            Ok(Connected { app, permit: Box::new(permit), decided_on, meter })
+        }
         Err(error) => {
             meter.finish(Outcome::failed(Cause::AppUnreachable, format!("connection failed: {error}")));
             Err(Cause::AppUnreachable)

@@ -24,6 +24,7 @@ use crate::telemetry::Meter;
 pub(super) async fn carry_outbound(pursuit: Pursuit, mut server: TcpStream) {
     let Pursuit { outgoing, app, mut meter, socket: _counted, early, .. } = pursuit;
     meter.settle();
+    meter.connected();
     let client = match TcpStream::from_std(app) {
         Ok(client) => client,
         Err(error) => return meter.finish(io_failure(&error)),

@@ -12,7 +12,9 @@ mod handshakes;
 mod lifecycle;
 mod limits;
 mod matrix;
+mod observe;
 mod policy;
+mod provoked;
 mod retry;
 mod traffic;
 
@@ -42,7 +44,9 @@ fn main() -> ExitCode {
     tests.extend(ends::tests());
     tests.extend(limits::tests());
     tests.extend(matrix::tests());
+    tests.extend(observe::tests());
     tests.extend(policy::tests());
+    tests.extend(provoked::tests());
     tests.extend(retry::tests());
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());

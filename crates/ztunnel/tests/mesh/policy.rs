@@ -78,7 +78,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-fn policy(name: &str, action: Action) -> Policy {
+pub(super) fn policy(name: &str, action: Action) -> Policy {
     Policy {
         name: name.into(),
         namespace: "shop".into(),
@@ -89,7 +89,7 @@ fn policy(name: &str, action: Action) -> Policy {
     }
 }
 
-fn deny(principal: &str) -> Policy {
+pub(super) fn deny(principal: &str) -> Policy {
     let who = Match { principals: vec![StringMatch::Exact(principal.into())], ..Match::default() };
     Policy { rules: vec![vec![vec![who]]], ..policy("no-front", Action::Deny) }
 }

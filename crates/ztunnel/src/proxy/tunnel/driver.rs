@@ -322,6 +322,9 @@ impl Driver {
         reading.inbox.fill(n);
         let received = self.tunnel.receive(Instant::now(), &mut reading.inbox, &mut reading.events);
         self.authenticate();
+        if self.tunnel.is_established() {
+            self.census.established();
+        }
         self.dispatch(reading);
         received.map_err(TunnelFailure::Machine)?;
         Ok(true)
@@ -525,6 +528,7 @@ impl Driver {
         pursuit.outgoing.worked(&permit);
         let Pursuit { app, mut meter, socket, early, .. } = pursuit;
         meter.settle();
+        meter.connected();
         if stream.sent_early {
             meter.upstream(early.len() as u64);
         } else {

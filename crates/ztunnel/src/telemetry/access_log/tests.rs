@@ -53,7 +53,7 @@ fn a_denied_connection_is_an_error_with_its_reason_last() {
     let line = line(Format::Text, &record(inbound(), Outcome::failed(Cause::Denied, error)));
     assert!(line.starts_with("2026-11-21T02:38:35.803626Z\terror\taccess\tconnection complete\tsrc.addr="), "{line}");
     let end = "duration=\"3ms\" error=\"connection closed due to policy rejection: explicitly denied by: \
-               default/no-clients\" reason=\"denied\"\n";
+               default/no-clients\" reason=\"denied\" stage=\"authz\" side=\"peer\"\n";
     assert!(line.ends_with(end), "{line}");
 }
 
@@ -114,4 +114,25 @@ fn an_early_denial_shows_addresses_direction_and_error() {
          dst.addr=[2001:db8::1]:80 direction=\"outbound\" error=\"no healthy upstream: [2001:db8::1]:80\" \
          reason=\"no-healthy-upstream\"\n"
     );
+}
+
+#[test]
+fn the_fields_are_those_of_the_table_in_its_order() {
+    let mut failure = record(outbound(), Outcome::failed(Cause::PeerRefused, "e".into()));
+    let Outcome::Failed { peer_reason, .. } = &mut failure.outcome else { unreachable!() };
+    *peer_reason = Some("denied".into());
+    let keys = |line: &str| {
+        let fields = line.trim_end().rsplit('\t').next().unwrap().to_owned();
+        fields.split(' ').map(|field| field.split('=').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let failed = keys(&line(Format::Text, &failure));
+    let reset = keys(&line(Format::Text, &record(outbound(), Outcome::Reset { by: End::Client })));
+    let table: Vec<&str> = manual::FIELDS.iter().map(|(name, _)| *name).collect();
+    let position = |key: &String| table.iter().position(|known| known == key);
+    for keys in [&failed, &reset] {
+        let positions: Vec<usize> =
+            keys.iter().map(|key| position(key).expect("every field is in the table")).collect();
+        assert!(positions.is_sorted(), "{keys:?}");
+    }
+    assert_eq!(failed.len() + 1, table.len(), "only who reset it is missing: {failed:?}");
 }
