@@ -78,7 +78,8 @@ fn json_has_the_same_fields_with_numbers_as_numbers() {
             r#""dst.service":"server.default.svc.cluster.local","dst.workload":"server","dst.namespace":"default","#,
             r#""dst.identity":"spiffe://cluster.local/ns/default/sa/server-sa","dst.cluster":"Kubernetes","#,
             r#""direction":"outbound","bytes_sent":77,"bytes_recv":43,"duration":"3ms","#,
-            r#""error":"tls \"handshake\"\nfailed","reason":"peer-refused","peer_reason":"app-unreachable"}"#,
+            r#""error":"tls \"handshake\"\nfailed","reason":"peer-refused","peer_reason":"app-unreachable","#,
+            r#""stage":"h2","side":"peer"}"#,
             "\n"
         )
     );
@@ -112,7 +113,7 @@ fn an_early_denial_shows_addresses_direction_and_error() {
         out,
         "2026-11-21T02:38:35.803626Z\twarn\taccess\tconnection failed\tsrc.addr=10.1.0.2:39050 \
          dst.addr=[2001:db8::1]:80 direction=\"outbound\" error=\"no healthy upstream: [2001:db8::1]:80\" \
-         reason=\"no-healthy-upstream\"\n"
+         reason=\"no-healthy-upstream\" stage=\"route\" side=\"local\"\n"
     );
 }
 
