@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 
 use serde_json::Value;
-use testkit::apps::{connect, http_get, serve_echo, serve_http};
+use testkit::apps::{connect, exchange, http_get, serve_echo, serve_http};
 use testkit::harness::{Test, long_test};
 use testkit::ztunnel::Ztunnel;
 use ztunnel::telemetry::metrics::manual::CATALOG;
@@ -222,9 +222,11 @@ pub fn tests() -> Vec<Test> {
 fn page() -> Outcome {
     let mesh = TwoNodes::start()?;
     let _echo = serve_echo(&mesh.server, 9000)?;
-    let mut open = connect(&mesh.client, at(&mesh.server, 9000))?;
-    echo(&mut open)?;
-    assert!(http_get(&mesh.client, at(&mesh.server, 9)).is_err(), "nobody listens there");
+    let (client, target) = (mesh.client.clone(), at(&mesh.server, 9000));
+    let mut open = connect(&client, target)?;
+    assert!(http_get(&client, at(&mesh.server, 9)).is_err(), "nobody listens there");
+    // Goes on until the mesh is gone.
+    std::thread::spawn(move || while echo(&mut open).is_ok() && exchange(&client, target, &[0; 4096]).is_ok() {});
     let home = mesh.mesh.directory().join("browser");
     let look = |action: &str| -> Outcome<String> {
         let mut browser = mesh.zt_a.netns().command("chromium");

@@ -106,9 +106,9 @@ fn broken_services() -> Outcome {
         (serve_echo(&mesh.server, 9000)?, serve_echo(&mesh.server, 7001)?, serve_echo(&mesh.outside_b, 15008)?);
     mesh.mesh.control_plane().update(|plane| {
         plane.policies = vec![selected("closed", Action::Deny, 7001), selected("open", Action::Allow, 1)];
-        plane.selections.insert(mesh.server.workload_uid(), vec!["shop/closed".into()]);
-        plane.selections.insert(strict.workload_uid(), vec!["shop/open".into()]);
-        plane.selections.insert(orphan.workload_uid(), vec!["shop/ghost".into()]);
+        plane.selections.insert("server".into(), vec!["shop/closed".into()]);
+        plane.selections.insert("strict".into(), vec!["shop/open".into()]);
+        plane.selections.insert("orphan".into(), vec!["shop/ghost".into()]);
     })?;
     let closed = mesh.b.gateway();
     std::fs::write(mesh.mesh.directory().join("more.yaml"), extra([closed, mesh.outside_b.ip(), mesh.server.ip()]))?;
@@ -130,7 +130,7 @@ fn broken_services() -> Outcome {
         case("a waypoint whose name means nothing", vip(4, 80), ("unknown-waypoint", None), Some("unknown-waypoint")),
         case("a gateway that is not there", vip(5, 80), ("unknown-gateway", None), Some("unknown-gateway")),
         case("another network without a gateway", vip(6, 80), ("no-destination", None), Some("no-destination")),
-        case("an endpoint without an address", vip(7, 80), ("no-destination", None), Some("no-destination")),
+        case("an endpoint without an address", vip(7, 80), ("no-healthy-upstream", None), unhealthy),
         case("an endpoint whose name cannot be resolved", vip(8, 80), ("unresolved", None), None),
         case("nobody at port 15008", vip(9, 80), ("dial-failed", None), None),
         case("something else at port 15008", vip(10, 80), ("tls-handshake", None), None),

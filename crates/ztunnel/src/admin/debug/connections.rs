@@ -135,14 +135,14 @@ fn outbound(flow: &Flow) -> Value {
     })
 }
 
-/// How many connections are open in each direction, and how many pods they belong to.
+/// How many connections are open: inbound, outbound.
 pub(super) fn counts(telemetry: &Telemetry) -> [usize; 2] {
     let open = telemetry.connections();
     let outbound = open.iter().filter(|connection| connection.flow().reporter == Reporter::Source).count();
     [open.len() - outbound, outbound]
 }
 
-/// Bytes that open connections between the two have carried, and how many there are.
+/// How many connections are open through tunnels of that identity to that next hop.
 pub(super) fn between(telemetry: &Telemetry, source: &mesh::Identity, next: std::net::SocketAddr) -> usize {
     let open = telemetry.connections();
     let shares = |connection: &&std::sync::Arc<Connection>| {
