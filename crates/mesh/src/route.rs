@@ -21,6 +21,10 @@ mod decide;
 
 use decide::Router;
 
+/// Addresses of a host that are tried besides the first: each costs the connection a wait when it is silent, and whoever is
+/// not reached at four addresses is down.
+pub const MOST_OTHERS: usize = 3;
+
 /// A connection that an app wants to make.
 pub struct Outbound<'a> {
     /// What is known.
@@ -69,6 +73,9 @@ pub struct Route {
     pub target: SocketAddr,
     /// What was chosen last to get to the next hop; `None` if there was no choice.
     pub pick: Option<Pick>,
+    /// More addresses of a next hop that is known by its host name and reached in plain TCP, at most [`MOST_OTHERS`], in
+    /// the order in which they are to be tried: the families take turns (RFC 8305 §4).
+    pub others: Box<[SocketAddr]>,
 }
 
 impl Route {
@@ -125,7 +132,15 @@ impl Hop {
 /// [`Outbound::learnt`] and asks again; each need is named once at most, so that this comes to an end. Give a
 /// [`Replay`](crate::ask::Replay) as `draw` and rewind it before asking again, so that the choices made before stay made.
 pub fn route(request: &Outbound<'_>, draw: &mut dyn Draw) -> Result<Route, Halt> {
-    Router { request, client: canonical(request.client), target: canonical(request.target), draw, pick: None }.route()
+    Router {
+        request,
+        client: canonical(request.client),
+        target: canonical(request.target),
+        draw,
+        pick: None,
+        others: Vec::new(),
+    }
+    .route()
 }
 
 #[cfg(test)]

@@ -41,6 +41,23 @@ pub struct Plane {
     pub unhealthy: BTreeSet<String>,
 }
 
+impl Plane {
+    /// The endpoints that are no pods.
+    fn elsewhere(&self) -> impl Iterator<Item = KnownPod> {
+        let all = self.services.iter().flat_map(|service| service.elsewhere.iter().map(move |entry| (service, entry)));
+        all.map(|(service, (uid, host))| KnownPod {
+            uid: uid.clone(),
+            name: host.clone(),
+            namespace: service.namespace.clone(),
+            service_account: "default".to_owned(),
+            node: String::new(),
+            addresses: Vec::new(),
+            hostname: host.clone(),
+            capture: Capture::Off,
+        })
+    }
+}
+
 /// A service with its virtual addresses and the pods behind it.
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -56,6 +73,10 @@ pub struct Service {
     pub endpoints: Vec<String>,
     /// `network/ip` or `namespace/hostname` of its waypoint, and the port for tunnels there.
     pub waypoint: Option<(String, u16)>,
+    /// The name by which the mesh knows it, if that is not the usual one of a service in a cluster.
+    pub host: Option<String>,
+    /// Host names of endpoints that are outside the cluster, each with its key in `endpoints`.
+    elsewhere: Vec<(String, String)>,
 }
 
 impl Service {
@@ -68,7 +89,32 @@ impl Service {
             ports: BTreeMap::new(),
             endpoints: endpoints.iter().map(|pod| pod.workload_uid()).collect(),
             waypoint: None,
+            host: None,
+            elsewhere: Vec::new(),
         }
+    }
+
+    /// It is known by this name, as a service entry is.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Service {
+        self.host = Some(host.to_owned());
+        self
+    }
+
+    /// One more endpoint: a host of that name, reached in plain TCP.
+    #[must_use]
+    pub fn elsewhere(mut self, host: &str) -> Service {
+        let uid = format!("Kubernetes/networking.istio.io/ServiceEntry/{}/{}/{host}", self.namespace, self.name);
+        self.endpoints.push(uid.clone());
+        self.elsewhere.push((uid, host.to_owned()));
+        self
+    }
+
+    /// It has no virtual address of its own.
+    #[must_use]
+    pub fn headless(mut self) -> Service {
+        self.vips.clear();
+        self
     }
 
     /// One more virtual address.
@@ -94,7 +140,7 @@ impl Service {
 
     /// The name by which the mesh knows it.
     pub fn hostname(&self) -> String {
-        format!("{}.{}.svc.cluster.local", self.name, self.namespace)
+        self.host.clone().unwrap_or_else(|| format!("{}.{}.svc.cluster.local", self.name, self.namespace))
     }
 }
 
@@ -107,6 +153,8 @@ pub(crate) struct KnownPod {
     pub(crate) service_account: String,
     pub(crate) node: String,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Instead of addresses.
+    pub(crate) hostname: String,
     pub(crate) capture: Capture,
 }
 
@@ -171,8 +219,9 @@ impl ControlPlane {
     fn change(&self, change: impl FnOnce(&mut Known)) -> Result<(), ControlPlaneError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut known);
-        self.resources.send_replace(Arc::new(resources::render(&known.plane, &known.pods)));
-        self.write(&file::render(&known.plane, &known.pods))
+        let workloads: Vec<KnownPod> = known.pods.iter().cloned().chain(known.plane.elsewhere()).collect();
+        self.resources.send_replace(Arc::new(resources::render(&known.plane, &workloads)));
+        self.write(&file::render(&known.plane, &workloads))
             .map_err(|source| ControlPlaneError { path: self.path.display().to_string(), source })
     }
 

@@ -25,7 +25,7 @@ use crate::admin::{self, Inside};
 use crate::config::{self, Config, LocalState, Mode, ports};
 use crate::control::{self, Connector, Credentials};
 use crate::crypto::Crypto;
-use crate::dns::{self, PodResolver, Resolvers};
+use crate::dns::{self, HostConfig, HostResolver, PodResolver, Resolvers};
 use crate::drain::signals::{Request, Signals};
 use crate::drain::{self, Drained, Mode as End, Watcher};
 use crate::identity::metrics::InUse;
@@ -35,7 +35,9 @@ use crate::inpod::{self, DataPlane, Observer, PodStates};
 use crate::net::listen::{PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::options::{Keepalive, Liveness};
-use crate::proxy::{self, EarlyData, Listeners, PodProxy, Proxies, Shutdown, WorkerThreads, Workers};
+use crate::proxy::{
+    self, EarlyData, HostNames, Listeners, PodProxy, Proxies, Resolving, Shutdown, WorkerThreads, Workers,
+};
 use crate::state::Views;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{self, Metrics, PodCounts, PodMetrics};
@@ -45,6 +47,8 @@ use crate::xds::{self, Lookups, NodeDescription, Rejected, Remote, Source};
 
 /// How long requests to the admin servers may take once everything else has ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// The machine's table of hosts.
+const HOSTS: &str = "/etc/hosts";
 /// Where systemd-resolved names the resolvers behind itself.
 const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
@@ -113,7 +117,8 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
-    let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
+    let settings = proxy_config(&config, allowance);
+    let proxies = Proxies::new(settings, views.clone(), identities, telemetry, workers.clone());
     let data = DataPlane { proxies, resolvers, workers, tenants };
     let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
@@ -278,12 +283,47 @@ fn dump_sources(
     }
 }
 
-fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
+fn port_reuse(config: &Config) -> PortReuse {
+    let shared = config.inpod_port_reuse && config.mode == Mode::Shared;
+    if shared { PortReuse::Shared } else { PortReuse::Exclusive }
+}
+
+fn towards_peers(config: &Config) -> Liveness {
     let socket = &config.socket;
-    let liveness = |time, interval, retries| Liveness {
-        keepalive: socket.keepalive_enabled.then_some(Keepalive { time, interval, retries }),
-        user_timeout: socket.user_timeout_enabled.then(|| time + interval * retries),
-    };
+    liveness(config, socket.keepalive_time, socket.keepalive_interval, socket.keepalive_retries)
+}
+
+fn towards_apps(config: &Config) -> Liveness {
+    let socket = &config.socket;
+    liveness(config, socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries)
+}
+
+fn liveness(config: &Config, time: Duration, interval: Duration, retries: u32) -> Liveness {
+    Liveness {
+        keepalive: config.socket.keepalive_enabled.then_some(Keepalive { time, interval, retries }),
+        user_timeout: config.socket.user_timeout_enabled.then(|| time + interval * retries),
+    }
+}
+
+/// Who looks up the host names of endpoints.
+fn host_names(config: &Config) -> HostNames {
+    let hosts = HostResolver::new(HostConfig {
+        resolv_conf: config.resolv_conf.clone(),
+        hosts: HOSTS.into(),
+        mark: config.packet_mark,
+        families: families(config),
+    });
+    HostNames::new(move |name| -> Resolving {
+        let hosts = hosts.clone();
+        Box::pin(async move { hosts.resolve(&name).await })
+    })
+}
+
+fn families(config: &Config) -> Families {
+    if config.ipv6_enabled { Families::Dual } else { Families::Ipv4 }
+}
+
+fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
     let windows = |base: hbone::limits::Config| hbone::limits::Config {
         stream_window: config.stream_window,
         connection_window: config.connection_window,
@@ -298,18 +338,14 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
             inbound: ports::INBOUND,
         },
         mark: config.packet_mark,
-        port_reuse: if config.inpod_port_reuse && config.mode == Mode::Shared {
-            PortReuse::Shared
-        } else {
-            PortReuse::Exclusive
-        },
+        port_reuse: port_reuse(config),
         transparency: match config.require_original_source {
             Some(true) => Transparency::Required,
             Some(false) => Transparency::Never,
             None => Transparency::IfPossible,
         },
-        peers: liveness(socket.keepalive_time, socket.keepalive_interval, socket.keepalive_retries),
-        apps: liveness(socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries),
+        peers: towards_peers(config),
+        apps: towards_apps(config),
         unknown_workload_timeout: config.unknown_workload_timeout,
         half_closed_timeout: config.half_closed_timeout,
         retry: if config.endpoint_retry {
@@ -325,6 +361,7 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
             handshakes: config.pod_limits.handshakes,
             buffered: config.pod_limits.buffered,
         },
+        host_names: host_names(config),
         route: RouteSettings {
             network: config.network.as_str().into(),
             hbone_port: ports::INBOUND,
@@ -360,7 +397,6 @@ fn start_resolvers(config: &Config, views: &Views, registry: &mut Registry) -> O
         std::iter::once((Ipv4Addr::LOCALHOST, port).into()).chain(v6).collect()
     };
     let resolv_conf = vec![config.resolv_conf.clone(), SYSTEMD_RESOLV_CONF.into()];
-    let proxy = proxy_config(config, Allowance::new(0));
     let domain = config.cluster_domain.trim_end_matches('.').to_ascii_lowercase();
     let settings = dns::Config {
         addresses: match config.dns_proxy_address {
@@ -368,16 +404,16 @@ fn start_resolvers(config: &Config, views: &Views, registry: &mut Registry) -> O
             config::Address::Socket(address) => vec![address],
         },
         mark: config.packet_mark,
-        port_reuse: proxy.port_reuse,
-        apps: proxy.apps,
+        port_reuse: port_reuse(config),
+        apps: towards_apps(config),
         lookup: LookupSettings {
             domain: domain.into(),
             search: match config.mode {
                 Mode::Shared => Search::OfPod,
-                Mode::Dedicated(_) => Search::These(dns::search_domains(&resolv_conf).into()),
+                Mode::Dedicated(_) => Search::These(dns::resolvers(&resolv_conf).search.into()),
             },
             preferred: config.prefered_service_namespace.as_deref().map(Into::into),
-            families: if config.ipv6_enabled { Families::Dual } else { Families::Ipv4 },
+            families: families(config),
             on_demand: config.xds_on_demand,
         },
         resolv_conf,

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 pub use driver::{PodProxy, Proxies};
 pub use limits::Limits;
+pub use resolve::{HostNames, Resolving};
 pub use tunnel::EarlyData;
 pub use worker::{WorkerThreads, Workers};
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub allowance: Allowance,
     /// What one pod may take of the process.
     pub limits: Limits,
+    /// Who looks up host names of endpoints.
+    pub host_names: HostNames,
     /// Routing.
     pub route: RouteSettings,
     /// Admission; its `preserve_source` is what the listeners turn out to allow.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use mesh::authorize::{Deciding, Verdict};
-use mesh::{Cause, Direction, Flow, Record, Reporter};
+use mesh::{Cause, Direction, Flow, Hostname, Record, Reporter, Workload};
 use tracing::Level;
 
 use logging::Logging;
@@ -99,6 +99,11 @@ impl Telemetry {
     #[must_use]
     pub fn workload_wait(&self) -> WorkloadWait {
         self.0.metrics.workload_wait()
+    }
+
+    /// Counts that the host name of an endpoint is looked up for a connection of `source`.
+    pub fn host_resolved(&self, source: Option<&Workload>, hostname: &Hostname) {
+        self.0.metrics.host_resolved(source, hostname);
     }
 
     /// Tells of a connection that ended before it was known who talks to whom, or what about.

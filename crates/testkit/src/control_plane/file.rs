@@ -30,6 +30,8 @@ struct Workload {
     canonical_name: String,
     canonical_revision: &'static str,
     workload_ips: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hostname: String,
     protocol: &'static str,
     status: &'static str,
     authorization_policies: Vec<String>,
@@ -156,6 +158,7 @@ fn workload(plane: &Plane, pod: &KnownPod) -> Workload {
         canonical_name: pod.name.clone(),
         canonical_revision: "v1",
         workload_ips: pod.addresses.clone(),
+        hostname: pod.hostname.clone(),
         protocol: match pod.capture {
             Capture::Off => "TCP",
             Capture::Enrolled | Capture::Redirected | Capture::Dedicated => "HBONE",

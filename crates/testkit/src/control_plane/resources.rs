@@ -158,6 +158,7 @@ fn workload(plane: &Plane, pod: &KnownPod) -> wire::Workload {
         canonical_name: pod.name.clone(),
         canonical_revision: "v1".to_owned(),
         addresses: pod.addresses.iter().map(octets).collect(),
+        hostname: pod.hostname.clone(),
         tunnel_protocol: protocol.into(),
         status: if plane.unhealthy.contains(&pod.name) {
             wire::WorkloadStatus::Unhealthy.into()

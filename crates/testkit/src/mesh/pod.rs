@@ -239,7 +239,8 @@ impl Pod {
     fn known(&self) -> KnownPod {
         let PodSpec { name, namespace, service_account, capture, .. } = self.inner.spec.clone();
         let (node, addresses) = (self.node().name().to_owned(), self.inner.addresses.clone());
-        KnownPod { uid: self.workload_uid(), name, namespace, service_account, node, addresses, capture }
+        let (uid, hostname) = (self.workload_uid(), String::new());
+        KnownPod { uid, name, namespace, service_account, node, addresses, hostname, capture }
     }
 }
 

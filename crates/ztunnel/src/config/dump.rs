@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use mesh::lookup::Families;
 use mesh::{Identity, LocalWorkload};
 use serde_json::{Value, json};
 
 use super::{Address, Config, Mode, Roots, ports};
+use crate::dns;
 
 impl Config {
     /// The `config` object of the dump. Header values are not shown: they may be credentials.
@@ -14,6 +16,8 @@ impl Config {
         let headers =
             |list: &[(String, String)]| -> Value { list.iter().map(|(name, _)| json!([name, "<redacted>"])).collect() };
         let wildcard = |port| std::net::SocketAddr::new(self.wildcard(), port).to_string();
+        let resolvers = dns::resolvers(std::slice::from_ref(&self.resolv_conf));
+        let families = if self.ipv6_enabled { Families::Dual } else { Families::Ipv4 };
         let mut dump = json!({
             "adminAddr": self.address(Address::Localhost(self.admin_port)),
             "altCaHostname": self.alt_ca_hostname,
@@ -27,6 +31,8 @@ impl Config {
             "crlPath": self.crl_path,
             "dnsProxy": self.dns_proxy,
             "dnsProxyAddr": self.address(self.dns_proxy_address),
+            "dnsResolverCfg": resolvers.dump(),
+            "dnsResolverOpts": resolvers.options_dump(families),
             "enableEnhancedBaggage": self.baggage,
             "fakeCa": self.fake_ca,
             "fakeSelfInbound": false,

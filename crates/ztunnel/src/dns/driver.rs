@@ -4,6 +4,7 @@
 //! becomes a task of its own, of which a pod may have [`MOST_OPEN`].
 
 mod ask;
+mod hosts;
 mod later;
 mod servers;
 mod stream;
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 
+pub use self::hosts::{HostConfig, HostResolver};
 use self::servers::Servers;
 pub(super) use self::servers::read;
 use super::Config;
@@ -157,6 +159,11 @@ impl Resolvers {
         let pod = Pod { who, shared: Arc::clone(&self.0), outlet, open, desk: Mutex::new(desk) };
         Ok(PodResolver { waiting: Some((all, Arc::new(pod))), tasks: Vec::new() })
     }
+}
+
+/// Runs something that nobody waits for.
+fn detach(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
 }
 
 fn lacks_family(error: &io::Error) -> bool {

@@ -9,6 +9,9 @@ use mesh::permit::Grant;
 use mesh::{Hop, Permit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+mod race;
 
 use super::netns::Netns;
 use super::options::{self, Liveness};
@@ -33,7 +36,7 @@ impl Dialer {
         Self { netns, mark, peers, apps }
     }
 
-    /// Connects to what `permit` allows, from the source address that it asks to keep, if any.
+    /// Connects to what `permit` allows, to whichever of its addresses answers first if it has several (RFC 8305), from the source address that it asks to keep, if any.
     ///
     /// A connection to an app is [reset](options::reset_on_close) when it is closed before it has ended.
     ///
@@ -57,10 +60,16 @@ impl Dialer {
             Grant::Outbound(_) => None, // never spoofed
         };
         let source = kept.filter(|source| *source != destination.ip());
-        match tokio::time::timeout(patience.min(DIAL_TIMEOUT), self.connect(source, destination, &permit.hop())).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")),
-        }
+        let patience = patience.min(DIAL_TIMEOUT);
+        let hop = permit.hop();
+        let outcome = match permit.grant() {
+            Grant::Outbound(route) if !route.others.is_empty() => {
+                let all: Vec<SocketAddr> = std::iter::once(destination).chain(route.others.iter().copied()).collect();
+                timeout(patience, race::first(&all, &|address| self.connect(None, address, &hop))).await
+            }
+            Grant::Outbound(_) | Grant::Inbound(..) => timeout(patience, self.connect(source, destination, &hop)).await,
+        };
+        outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")))
     }
 
     async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<TcpStream> {

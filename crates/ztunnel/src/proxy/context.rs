@@ -69,7 +69,9 @@ impl Context {
     async fn find_out(&self, need: &Need, learnt: &mut Learnt) {
         match need {
             Need::Resolve { hostname, .. } => {
-                let resolution = super::resolve::resolve(hostname).await;
+                self.telemetry
+                    .host_resolved(self.views.current().view.local(&self.who).map(|source| &**source), hostname);
+                let resolution = self.config.host_names.resolve(hostname).await;
                 learnt.resolved(hostname.clone(), resolution);
             }
             Need::LocalWorkload(who) => {

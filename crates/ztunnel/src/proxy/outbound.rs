@@ -19,6 +19,7 @@ use mesh::{
     Attempts, Cause, Direction, Failures, Fault, Flow, Hop, Outbound, Outcome, Past, Permit, Pick, Refusal, Route,
     Traceparent, route,
 };
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::context::Context;
@@ -141,6 +142,7 @@ impl Pursuit {
                     match self.outgoing.context.dialer.dial_within(&permit, patience).await {
                         Ok(server) => {
                             self.outgoing.worked(&permit);
+                            self.reached(&permit, &server);
                             return passthrough::carry_outbound(self, server).await;
                         }
                         Err(error) => Failure::of_dial(&error, format!("io error: {error}")),
@@ -156,6 +158,17 @@ impl Pursuit {
                 Some((pursuit, other)) => (self, route) = (pursuit, other),
                 None => return,
             }
+        }
+    }
+
+    /// Puts on record which of several addresses it was.
+    fn reached(&mut self, permit: &Permit, server: &TcpStream) {
+        let Grant::Outbound(route) = permit.grant() else { return };
+        if let Ok(target) = server.peer_addr()
+            && route.others.contains(&target)
+        {
+            let reached = Route { hop: Hop::Tcp { target }, ..route.clone() };
+            self.meter.redirect(Arc::new(Flow::outbound(&reached, self.trace.trace)));
         }
     }
 

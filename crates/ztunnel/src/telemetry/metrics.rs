@@ -15,7 +15,7 @@ mod waits;
 use std::fmt;
 use std::sync::Arc;
 
-use mesh::{Direction, Flow, Reporter, ResponseFlag};
+use mesh::{Direction, Flow, Hostname, Reporter, ResponseFlag, Workload};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -23,7 +23,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use labels::{Build, Denied, Reporting};
+use labels::{Build, Denied, Lookup, Reporting};
 use series::Table;
 pub use series::{MAX_SERIES, Series};
 use tunnels::Tunnels;
@@ -72,6 +72,7 @@ pub struct Metrics {
     tunnels: Arc<Tunnels>,
     sockets: [Gauge; 2],
     denied: Family<Denied, Counter>,
+    lookups: Family<Lookup, Counter>,
     limits: Family<[(&'static str, &'static str); 1], Counter>,
     waits: Waits,
     pods: PodCounts,
@@ -107,6 +108,10 @@ impl Metrics {
         let help = "The total number of connections refused before it was known who talks to whom";
         registry.register("istio_tcp_connections_denied_early", help, denied.clone());
 
+        let lookups = Family::default();
+        let help = "The total number of requests that used on-demand DNS (unstable)";
+        registry.register("istio_on_demand_dns", help, lookups.clone());
+
         let limits = Family::default();
         let help = "How often a pod reached one of its limits, by which limit";
         registry.register("istio_pod_limit_reached", help, limits.clone());
@@ -121,7 +126,7 @@ impl Metrics {
         let tunnels = Arc::new(Tunnels::new(config.allowance.clone()));
         registry.register_collector(Box::new(Arc::clone(&tunnels)));
         registry.register_collector(Box::new(DroppedLines(log)));
-        Self { registry, traffic, tunnels, sockets, denied, limits, waits, pods, process }
+        Self { registry, traffic, tunnels, sockets, denied, lookups, limits, waits, pods, process }
     }
 
     /// For those who count things of their own; what is registered later is not shown.
@@ -158,6 +163,11 @@ impl Metrics {
             Direction::Inbound => Reporter::Destination,
         };
         self.denied.get_or_create(&Denied { reporter, flag }).inc();
+    }
+
+    /// Counts that the host name of an endpoint is looked up for a connection, whether or not it is known already.
+    pub fn host_resolved(&self, source: Option<&Workload>, hostname: &Hostname) {
+        self.lookups.get_or_create(&Lookup::new(source, hostname)).inc();
     }
 
     /// Counts that a pod has reached one of its limits.

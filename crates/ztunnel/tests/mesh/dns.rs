@@ -1,7 +1,7 @@
 //! Names, as a pod's resolver gets them: over UDP and TCP, from the mesh and from the server that the pod asks.
 
 mod client;
-mod upstream;
+pub mod upstream;
 
 use std::net::SocketAddr;
 

@@ -9,6 +9,7 @@ mod early;
 mod ends;
 mod handover;
 mod handshakes;
+mod hosts;
 mod lifecycle;
 mod limits;
 mod matrix;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());
     tests.extend(dns::tests());
+    tests.extend(hosts::tests());
     tests.extend(certificates::tests());
     tests.extend(handshakes::tests());
     tests.extend(handover::tests());

@@ -1,8 +1,9 @@
 //! Labels: their names, their order and their values (spec admin-and-telemetry 3).
 
 use std::fmt::{self, Write};
+use std::ops::Range;
 
-use mesh::{Flow, Identity, Locality, Party, Reporter, ResponseFlag};
+use mesh::{Flow, Hostname, Identity, Locality, Party, Reporter, ResponseFlag, Workload};
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 
 /// Value of a label that is not known.
@@ -138,6 +139,44 @@ impl EncodeLabelSet for Denied {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         put(encoder, "reporter", Value::Text(self.reporter.as_str()))?;
         put(encoder, "response_flags", Value::Text(self.flag.as_str()))
+    }
+}
+
+/// Labels of host names that are looked up: for whom, and which. Both are the control plane's to name, so that there are no
+/// more of them than it wishes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Lookup {
+    /// Of the labels that connections have of their source.
+    source: [Box<str>; SOURCE_NAMES.end - SOURCE_NAMES.start],
+    hostname: Box<str>,
+}
+
+/// Which of [`NAMES`] tell of the source.
+const SOURCE_NAMES: Range<usize> = 1..9;
+
+impl Lookup {
+    pub(super) fn new(source: Option<&Workload>, hostname: &Hostname) -> Self {
+        let principal = source.map(|source| source.identity().to_string());
+        let party = source.map(Party::of).unwrap_or_default();
+        let values = [
+            party.workload.as_deref(),
+            party.canonical_service.as_deref(),
+            party.canonical_revision.as_deref(),
+            party.namespace.as_deref(),
+            principal.as_deref(),
+            party.app.as_deref(),
+            party.version.as_deref(),
+            party.cluster.as_deref(),
+        ];
+        Self { source: values.map(|value| value.unwrap_or(UNKNOWN).into()), hostname: hostname.as_str().into() }
+    }
+}
+
+impl EncodeLabelSet for Lookup {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let source = NAMES[SOURCE_NAMES].iter().zip(&self.source);
+        source.into_iter().try_for_each(|(name, value)| put(encoder, name, Value::Text(value)))?;
+        put(encoder, "hostname", Value::Text(&self.hostname))
     }
 }
 
