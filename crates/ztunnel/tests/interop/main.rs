@@ -1,12 +1,14 @@
-//! The real process with implementations that are not ours: the conformance suite h2spec, and Envoy at either end.
+//! The real process with implementations that are not ours: the conformance suite h2spec, Envoy at either end, resolvers and
+//! name servers.
 //!
 //! Not part of `cargo test`, since it needs their programs: `cargo xtask interop` gets them and runs this with
-//! `H2SPEC` and `ENVOY` saying where they are.
+//! `H2SPEC` and `ENVOY` saying where they are; those for names are where the system has its programs.
 
 mod credentials;
 mod envoy;
 mod front;
 mod h2spec;
+mod names;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> ExitCode {
     let mut tests = h2spec::tests();
     tests.extend(envoy::tests());
+    tests.extend(names::tests());
     harness::main(tests)
 }
 
