@@ -146,7 +146,7 @@ fn show(message: &[u8]) -> String {
             at = start + usize::from(number(message, end + 8).unwrap());
             let data = &message[start..at];
             shown.push(match kind {
-                41 => format!("edns={class} code={} version={} do={}", ttl >> 24, ttl >> 16 & 0xff, ttl >> 15 & 1),
+                41 => format!("edns={class} code={} version={} do={}", ttl >> 24, (ttl >> 16) & 0xff, (ttl >> 15) & 1),
                 1 => format!("{owner} {ttl} A {}", Ipv4Addr::from(<[u8; 4]>::try_from(data).unwrap())),
                 28 => format!("{owner} {ttl} AAAA {}", Ipv6Addr::from(<[u8; 16]>::try_from(data).unwrap())),
                 5 => format!("{owner} {ttl} CNAME {}", name(message, start).0),

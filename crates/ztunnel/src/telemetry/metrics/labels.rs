@@ -174,8 +174,8 @@ impl Lookup {
 
 impl EncodeLabelSet for Lookup {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let source = NAMES[SOURCE_NAMES].iter().zip(&self.source);
-        source.into_iter().try_for_each(|(name, value)| put(encoder, name, Value::Text(value)))?;
+        let mut source = NAMES[SOURCE_NAMES].iter().zip(&self.source);
+        source.try_for_each(|(name, value)| put(encoder, name, Value::Text(value)))?;
         put(encoder, "hostname", Value::Text(&self.hostname))
     }
 }

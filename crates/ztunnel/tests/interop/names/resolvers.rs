@@ -126,10 +126,8 @@ pub fn tests() -> Vec<Test> {
             let (source, program) = (folder.join("resolve.c"), folder.join("resolve"));
             fs::write(&source, MUSL_PROGRAM)?;
             let mut compiler = Command::new("musl-gcc");
-            output({
-                compiler.args(["-static", "-O1", "-o"]).arg(&program).arg(&source);
-                compiler
-            })?;
+            compiler.args(["-static", "-O1", "-o"]).arg(&program).arg(&source);
+            output(compiler)?;
             let program = program.to_str().ok_or("the folder has no name")?;
             let resolve = |word: &str| said(in_pod(&mesh, &resolv_conf, &[program, word]));
             all_are_found(&mesh, |name| resolve(name), |ip| resolve(&ip.to_string()))
