@@ -8,6 +8,7 @@
 //! of TLS are random all the same, which costs libFuzzer some coverage noise and nothing else.)
 #![forbid(unsafe_code)]
 
+mod agent;
 mod choices;
 mod end;
 mod frames;
@@ -19,6 +20,7 @@ mod peer_text;
 mod pki;
 mod sealed;
 
+pub use agent::agent;
 pub use choices::{Bytes, Choices, Seeded};
 pub use frames::frames;
 pub use handshake::handshake;
@@ -32,7 +34,7 @@ pub use sealed::sealed;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("frames", frames),
     ("hpack", hpack),
     ("handshake", handshake),
@@ -40,4 +42,5 @@ pub const TARGETS: [Target; 7] = [
     ("link", link),
     ("peer_text", peer_text),
     ("names", names),
+    ("agent", agent),
 ];

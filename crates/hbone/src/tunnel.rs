@@ -250,6 +250,19 @@ impl Tunnel {
         }
     }
 
+    /// Makes sure that the peer is there before anything is entrusted to it, unless it was heard from within `quiet`: what
+    /// it has to say to a PING has to come `within` that time. Tells whether it is in doubt.
+    #[must_use]
+    pub fn probe(&mut self, now: Instant, quiet: Duration, within: Duration) -> bool {
+        self.is_established() && self.h2.probe(now, quiet, within)
+    }
+
+    /// Whether a [`probe`](Self::probe) waits for the peer.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.h2.is_in_doubt()
+    }
+
     /// Whether the handshake is complete on this side.
     #[must_use]
     pub fn is_established(&self) -> bool {

@@ -392,6 +392,29 @@ fn graceful_end(mut pair: Pair) {
 }
 
 #[test]
+fn a_peer_that_was_silent_is_asked_before_it_is_relied_on() {
+    let (quiet, within) = (Duration::from_secs(5), Duration::from_secs(1));
+    let mut pair = Pair::new();
+    pair.open();
+    pair.settle().unwrap();
+    assert!(!pair.client.tunnel.probe(pair.now, quiet, within), "it has just been heard");
+    pair.now += quiet;
+    assert!(pair.client.tunnel.probe(pair.now, quiet, within));
+    assert!(pair.client.tunnel.is_in_doubt());
+    assert!(pair.client.tunnel.probe(pair.now, quiet, within), "asking again changes nothing");
+    assert_eq!(pair.client.tunnel.deadline(), Some(pair.now + within));
+    pair.settle().unwrap();
+    assert!(!pair.client.tunnel.is_in_doubt(), "it has answered");
+
+    pair.now += quiet;
+    assert!(pair.client.tunnel.probe(pair.now, quiet, within));
+    pair.client.tunnel.handle_timeout(pair.now).unwrap();
+    let error = pair.client.tunnel.handle_timeout(pair.now + within).unwrap_err();
+    assert!(matches!(error, TunnelError::Http2(_)), "{error}");
+    assert!(!pair.client.tunnel.probe(pair.now + within, quiet, within), "what is over is not asked");
+}
+
+#[test]
 fn an_idle_tunnel_asks_whether_its_peer_lives_and_gives_up_on_silence() {
     let mut pair = Pair::new();
     pair.open();

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::address::Authority;
 use crate::admit::Admission;
+use crate::authorize::Decision;
 use crate::cause::Cause;
 use crate::connect::{Baggage, TraceId};
 use crate::identity::Identity;
 use crate::name::Text;
-use crate::refusal::ResponseFlag;
+use crate::refusal::{Denial, ResponseFlag};
 use crate::route::{Hop, Route};
 use crate::service::Service;
 use crate::workload::{Locality, Workload};
@@ -188,6 +189,8 @@ pub struct Flow {
     pub source_address: SocketAddr,
     /// Log `dst.addr`: the address dialled; inbound, the address at which the connection arrived.
     pub destination_address: SocketAddr,
+    /// What the client dialled.
+    pub original_destination: SocketAddr,
     /// Log `dst.hbone_addr`: what the CONNECT request asks for.
     pub hbone_authority: Option<Authority>,
     /// The client.
@@ -218,6 +221,7 @@ impl Flow {
             reporter: Reporter::Source,
             source_address: route.client,
             destination_address: route.hop.dial(),
+            original_destination: route.target,
             hbone_authority: authority,
             source: Party { principal: own.clone(), identity: own, ..Party::of(&route.source) },
             destination: Party {
@@ -246,6 +250,7 @@ impl Flow {
             reporter: Reporter::Destination,
             source_address: admission.tuple().source,
             destination_address: admission.arrived_at(),
+            original_destination: admission.arrived_at(),
             hbone_authority: admission.authority().cloned(),
             source: Party { principal: peer.clone(), identity: peer.filter(|_| tls), ..source },
             destination: Party {
@@ -332,20 +337,22 @@ impl Outcome {
         Self::Failed { cause, error, peer_reason: None }
     }
 
+    /// What went wrong, if anything did.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Complete | Self::Reset { .. } | Self::Drained => None,
+            Self::Failed { cause, .. } => Some(*cause),
+        }
+    }
+
     /// The flag that metrics get.
     pub fn flag(&self) -> ResponseFlag {
-        match self {
-            Self::Complete | Self::Reset { .. } | Self::Drained => ResponseFlag::None,
-            Self::Failed { cause, .. } => cause.meaning().flag,
-        }
+        self.cause().map_or(ResponseFlag::None, |cause| cause.meaning().flag)
     }
 
     /// The code of what went wrong, if anything did.
     pub fn reason(&self) -> Option<&'static str> {
-        match self {
-            Self::Complete | Self::Reset { .. } | Self::Drained => None,
-            Self::Failed { cause, .. } => Some(cause.meaning().code),
-        }
+        self.cause().map(|cause| cause.meaning().code)
     }
 
     /// The code that the peer gave, if it was the peer that refused.
@@ -374,6 +381,39 @@ impl Outcome {
     }
 }
 
+/// The policy that decided about a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Normally `namespace/name`.
+    pub policy: Arc<str>,
+    /// Which of its rules, counted from 0; `None` for a policy that is not known.
+    pub rule: Option<usize>,
+}
+
+impl Decided {
+    /// What decided at admission, if any policy did.
+    pub fn of(decision: &Decision) -> Option<Self> {
+        match decision {
+            Decision::Allowed(by) | Decision::Denied(by) => {
+                Some(Self { policy: by.policy.key.shared().clone(), rule: Some(by.rule) })
+            }
+            Decision::Unknown(name) => Some(Self { policy: name.shared().clone(), rule: None }),
+            Decision::NoAllowPolicies | Decision::NotAllowed => None,
+        }
+    }
+
+    /// What a denial is for, if any policy said it.
+    pub fn of_denial(denial: &Denial) -> Option<Self> {
+        match denial {
+            Denial::Explicit { namespace, name, rule } => {
+                Some(Self { policy: format!("{namespace}/{name}").into(), rule: Some(*rule) })
+            }
+            Denial::UnknownPolicy(name) => Some(Self { policy: name.shared().clone(), rule: None }),
+            Denial::NotAllowed => None,
+        }
+    }
+}
+
 /// The one record that every connection ends in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -385,6 +425,8 @@ pub struct Record {
     pub duration: Duration,
     /// How it ended.
     pub outcome: Outcome,
+    /// The policy that allowed or denied it, if one did: known to the destination only.
+    pub decided: Option<Decided>,
 }
 
 impl Record {

@@ -154,8 +154,8 @@ pub fn authorize(view: &View, admission: Admission) -> Result<Permit, Box<Denied
 
 /// What the policies of `workload` say of a connection (spec data-plane 13.3).
 pub fn evaluate(view: &View, workload: &Workload, tuple: &Tuple, unknown: UnknownPolicy) -> Verdict {
-    let policies = Applicable { view, workload };
     let subject = Subject::of(tuple);
+    let policies = Applicable::new(view, workload, &subject);
     let mut verdict = Verdict { decision: Decision::NoAllowPolicies, dry_run: Vec::new(), skipped: Vec::new() };
 
     let dry = policies.matching(&subject, Action::Deny, DryRun::DryRun);
@@ -173,12 +173,12 @@ pub fn evaluate(view: &View, workload: &Workload, tuple: &Tuple, unknown: Unknow
             }
         }
     }
-    let enforced = policies.of(Action::Allow, DryRun::Enforced).next().is_some();
+    let enforced = policies.has(Action::Allow, DryRun::Enforced);
     let before = verdict.dry_run.len();
     let dry = policies.matching(&subject, Action::Allow, DryRun::DryRun);
     verdict.dry_run.extend(dry.map(|deciding| DryRunHit::Match(Action::Allow, deciding)));
     let none_matched = verdict.dry_run.len() == before;
-    if none_matched && !enforced && policies.of(Action::Allow, DryRun::DryRun).next().is_some() {
+    if none_matched && !enforced && policies.has(Action::Allow, DryRun::DryRun) {
         verdict.dry_run.push(DryRunHit::NoAllow);
     }
     if enforced {
@@ -193,14 +193,30 @@ pub fn evaluate(view: &View, workload: &Workload, tuple: &Tuple, unknown: Unknow
 struct Applicable<'a> {
     view: &'a View,
     workload: &'a Workload,
+    /// Those of which a rule may match; those that the workload refers to last, all of them.
+    candidates: Vec<&'a Arc<Policy>>,
+    /// Where the latter begin.
+    referred: usize,
 }
 
 impl<'a> Applicable<'a> {
-    fn of(&self, action: Action, dry_run: DryRun) -> impl Iterator<Item = &'a Arc<Policy>> + use<'a> {
-        let Self { view, workload } = *self;
-        let referred = workload.authorization_policies.iter().filter_map(|key| view.policy(key));
-        let all = view.policies_over(&workload.namespace).chain(referred);
-        all.filter(move |policy| policy.action == action && policy.dry_run == dry_run)
+    fn new(view: &'a View, workload: &'a Workload, subject: &Subject<'_>) -> Self {
+        let (probe, mut candidates) = (subject.probe(), Vec::new());
+        view.policies_over(&workload.namespace).for_each(|set| set.find(&probe, &mut candidates));
+        let referred = candidates.len();
+        candidates.extend(workload.authorization_policies.iter().filter_map(|key| view.policy(key)));
+        Self { view, workload, candidates, referred }
+    }
+
+    fn of(&self, action: Action, dry_run: DryRun) -> impl Iterator<Item = &'a Arc<Policy>> {
+        self.candidates.iter().copied().filter(is(action, dry_run))
+    }
+
+    /// Whether any policy of that kind applies, whether or not it may match.
+    fn has(&self, action: Action, dry_run: DryRun) -> bool {
+        let mut referred = self.candidates.iter().copied().skip(self.referred);
+        referred.any(|policy| is(action, dry_run)(&policy))
+            || self.view.policies_over(&self.workload.namespace).any(|set| set.has(action, dry_run))
     }
 
     /// Those that match. What cannot be told for certain, because a part of the policy could not be read, denies.
@@ -209,7 +225,7 @@ impl<'a> Applicable<'a> {
         subject: &'s Subject<'_>,
         action: Action,
         dry_run: DryRun,
-    ) -> impl Iterator<Item = Deciding> + use<'a, 's> {
+    ) -> impl Iterator<Item = Deciding> + use<'_, 'a, 's> {
         let enough = match action {
             Action::Allow => Truth::Yes,
             Action::Deny => Truth::Maybe,
@@ -222,9 +238,13 @@ impl<'a> Applicable<'a> {
 
     /// The keys that the workload refers to and that are not known.
     fn unknown(&self) -> impl Iterator<Item = &'a PolicyName> + use<'a> {
-        let Self { view, workload } = *self;
+        let Self { view, workload, .. } = *self;
         workload.authorization_policies.iter().filter(|key| view.policy(key).is_none())
     }
+}
+
+fn is(action: Action, dry_run: DryRun) -> impl Fn(&&Arc<Policy>) -> bool {
+    move |policy| policy.action == action && policy.dry_run == dry_run
 }
 
 #[cfg(test)]

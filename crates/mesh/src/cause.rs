@@ -15,6 +15,10 @@ const MAX_CODE: usize = 40;
 /// Why a connection did not come about, or failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
+    /// A client of SOCKS5 does not say where it wants to go, or wants something that is not offered.
+    SocksRequest,
+    /// Resolving the host name that a client of SOCKS5 wants to go to failed.
+    UnknownName,
     /// The destination is one of our own ports.
     Recursion,
     /// The control plane has not announced the workload that this instance stands for.
@@ -29,8 +33,6 @@ pub enum Cause {
     UnknownWaypoint,
     /// The gateway of another network cannot be resolved.
     UnknownGateway,
-    /// The destination is in another network, which takes a tunnel within a tunnel.
-    OtherNetwork,
     /// Resolving the host name of the workload chosen failed.
     Unresolved,
     /// The host name of the workload chosen has no address.
@@ -53,6 +55,14 @@ pub enum Cause {
     PeerRefused,
     /// The tunnel that carried the connection was lost.
     TunnelLost,
+    /// The TLS handshake with the gateway of another network failed.
+    GatewayTls,
+    /// The gateway of another network answered with a status other than 200.
+    GatewayRefused,
+    /// The gateway of another network, or the way to it, broke off what it carried.
+    GatewayLost,
+    /// The TLS handshake with the far end behind the gateway of another network failed.
+    FarTls,
     /// The socket of the app on this side failed.
     AppLost,
     /// A plain connection failed while it was open.
@@ -99,6 +109,8 @@ pub struct Meaning {
 impl Cause {
     /// All of them, in the order in which they may happen to a connection: on its way out, then on its way in.
     pub const ALL: &'static [Self] = &[
+        Self::SocksRequest,
+        Self::UnknownName,
         Self::Recursion,
         Self::UnknownLocalWorkload,
         Self::NoHealthyUpstream,
@@ -106,7 +118,6 @@ impl Cause {
         Self::NoDestination,
         Self::UnknownWaypoint,
         Self::UnknownGateway,
-        Self::OtherNetwork,
         Self::Unresolved,
         Self::NoAddressRecords,
         Self::NoCertificate,
@@ -118,6 +129,10 @@ impl Cause {
         Self::Http2,
         Self::PeerRefused,
         Self::TunnelLost,
+        Self::GatewayTls,
+        Self::GatewayRefused,
+        Self::GatewayLost,
+        Self::FarTls,
         Self::AppLost,
         Self::CopyFailed,
         Self::HalfClosed,
@@ -136,6 +151,12 @@ impl Cause {
         use ResponseFlag::{Connect, Deny, H2HandshakeFailure, IdentityError, NetworkPolicy, TlsFailure};
         #[rustfmt::skip]
         let (code, stage, side, flag, status, wording, hint) = match self {
+            Self::SocksRequest => ("socks-request", Stage::Request, Side::App, Connect, 400,
+                "failed to negotiate socks connection: …",
+                "The app has to speak SOCKS5 without authentication to port 15080, and to ask for CONNECT."),
+            Self::UnknownName => ("unknown-name", Stage::Dns, Side::App, Connect, 503,
+                "dns: …",
+                "The host name that the app asked SOCKS5 for is neither the mesh's nor known to the pod's resolvers."),
             Self::Recursion => ("recursion", Stage::Route, Side::App, Connect, 503,
                 "attempted recursive call to ourselves",
                 "A port of ztunnel itself was dialled; dial the app's port."),
@@ -157,9 +178,6 @@ impl Cause {
             Self::UnknownGateway => ("unknown-gateway", Stage::Route, Side::Local, Connect, 503,
                 "unknown network gateway: …",
                 "Check that the east-west gateway of the other network exists and serves its HBONE port."),
-            Self::OtherNetwork => ("other-network", Stage::Route, Side::Local, Connect, 503,
-                "the destination is in another network, …",
-                "This version does not reach other networks; give the service an endpoint in this one."),
             Self::Unresolved => ("unresolved", Stage::Dns, Side::Local, Connect, 503,
                 "no ip addresses were resolved for workload: …",
                 "Check the endpoint's host name and the resolver of this node."),
@@ -193,6 +211,18 @@ impl Cause {
             Self::TunnelLost => ("tunnel-lost", Stage::Copy, Side::Peer, Connect, 503,
                 "io error: …",
                 "The peer or its node has gone, or the network between the nodes has."),
+            Self::GatewayTls => ("gateway-tls", Stage::Tls, Side::Peer, TlsFailure, 503,
+                "io error: …",
+                "The certificate of the other network's gateway at dst.addr is not of the identity that is expected of it, or one side does not trust the other's root."),
+            Self::GatewayRefused => ("gateway-refused", Stage::Http2, Side::Peer, Connect, 503,
+                "http status: …",
+                "The other network's gateway does not know the service or has no endpoint for it; look into its log."),
+            Self::GatewayLost => ("gateway-lost", Stage::Http2, Side::Peer, Connect, 503,
+                "h2 failed: … / io error: …",
+                "The other network's gateway ended the connection, did not carry it in time, or has gone; look into its log."),
+            Self::FarTls => ("far-tls", Stage::Tls, Side::Peer, TlsFailure, 503,
+                "io error: …",
+                "Behind the other network's gateway: the destination's certificate is not of an identity of the service (its subject alternative names), the clusters do not trust each other's roots, or no ztunnel or waypoint answers there."),
             Self::AppLost => ("app-lost", Stage::Copy, Side::App, Connect, 503,
                 "io error: …",
                 "The app's host does not answer any more, or this process is out of descriptors or memory."),
@@ -228,6 +258,34 @@ impl Cause {
                 "An authorization policy of the destination changed while the connection was open."),
         };
         Meaning { code, stage, side, flag, status, wording, hint }
+    }
+}
+
+impl Cause {
+    /// The same, of the gateway of another network that was to carry a connection to its next hop.
+    #[must_use]
+    pub fn at_gateway(self) -> Self {
+        match self {
+            Self::TlsHandshake => Self::GatewayTls,
+            Self::PeerRefused => Self::GatewayRefused,
+            Self::Http2 | Self::TunnelLost => Self::GatewayLost,
+            other => other,
+        }
+    }
+
+    /// The same, of the far end behind such a gateway.
+    #[must_use]
+    pub fn behind_gateway(self) -> Self {
+        match self {
+            Self::TlsHandshake => Self::FarTls,
+            other => other,
+        }
+    }
+
+    /// Whether it happened at the far end of a tunnel, as opposed to on the way there or on this side.
+    #[must_use]
+    pub fn is_far(self) -> bool {
+        matches!(self, Self::TlsHandshake | Self::FarTls | Self::Http2 | Self::PeerRefused | Self::TunnelLost)
     }
 }
 

@@ -3,7 +3,7 @@
 //! The control plane's objects ([`Workload`], [`Service`], [`Policy`]) are applied to a [`State`], which hands out
 //! immutable [`View`]s. Decisions are plain functions over one view: [`route()`] for connections that leave a pod,
 //! [`admit_hbone`] and [`admit_plaintext`] for those that reach one, [`authorize()`] for whether they may, [`Lookup`] for
-//! what a name means.
+//! what a name means; [`explain`] asks all of them in advance.
 //! A decision that goes through ends in a [`Permit`], without which no peer socket is opened; a decision that does
 //! not is a [`Refusal`], or a [`Need`] for something that the caller can find out.
 //!
@@ -18,6 +18,7 @@ pub mod authorize;
 pub mod balance;
 pub mod cause;
 pub mod connect;
+pub mod explain;
 #[cfg(test)]
 mod fixture;
 mod gateway;
@@ -34,7 +35,9 @@ pub mod service;
 pub mod view;
 pub mod workload;
 
-pub use account::{Direction, End, Flow, Outcome, Party, Record, Reporter, SecurityPolicy, ServiceLabels, Tally};
+pub use account::{
+    Decided, Direction, End, Flow, Outcome, Party, Record, Reporter, SecurityPolicy, ServiceLabels, Tally,
+};
 pub use address::{Authority, NetworkAddress, canonical};
 pub use admit::{Admission, AdmitSettings, HboneRequest, Tuple, admit_hbone, admit_plaintext};
 pub use ask::{Halt, Learnt, Need, Replay, Resolution};

@@ -142,6 +142,14 @@ impl Refusal {
         }
     }
 
+    /// What authorization policies say, if it is they who refuse.
+    pub fn denial(&self) -> Option<&Denial> {
+        match self {
+            Self::Denied(denial) | Self::NoLongerAllowed(denial) => Some(denial),
+            _ => None,
+        }
+    }
+
     /// The refusal's row in the table.
     pub fn cause(&self) -> Cause {
         match self {

@@ -12,7 +12,7 @@ use crate::balance::Draw;
 use crate::identity::Identity;
 use crate::name::NetworkId;
 use crate::permit::Permit;
-use crate::retry::{Past, Pick};
+use crate::retry::{Fault, Others, Past, Pick};
 use crate::service::Service;
 use crate::view::View;
 use crate::workload::Workload;
@@ -20,6 +20,10 @@ use crate::workload::Workload;
 mod decide;
 
 use decide::Router;
+
+/// Addresses of a host that are tried besides the first: each costs the connection a wait when it is silent, and whoever is
+/// not reached at four addresses is down.
+pub const MOST_OTHERS: usize = 3;
 
 /// A connection that an app wants to make.
 pub struct Outbound<'a> {
@@ -69,9 +73,26 @@ pub struct Route {
     pub target: SocketAddr,
     /// What was chosen last to get to the next hop; `None` if there was no choice.
     pub pick: Option<Pick>,
+    /// What was chosen before that, and is reached by way of it: an endpoint behind a gateway that was itself chosen.
+    pub beyond: Option<Pick>,
+    /// More addresses of a next hop that is known by its host name and reached in plain TCP, at most [`MOST_OTHERS`], in
+    /// the order in which they are to be tried: the families take turns (RFC 8305 §4).
+    pub others: Box<[SocketAddr]>,
 }
 
 impl Route {
+    /// Everything that was chosen.
+    pub fn picks(&self) -> impl Iterator<Item = &Pick> {
+        self.pick.iter().chain(&self.beyond)
+    }
+
+    /// The choice that a failure of this route is laid at, so that another attempt makes it differently: the way, if it was
+    /// lost on the way and there are other ways; else what is beyond.
+    pub fn at_fault(&self, fault: Fault) -> Option<&Pick> {
+        let way = self.pick.as_ref().filter(|pick| fault != Fault::Unavailable && pick.others == Others::Left);
+        way.or(self.beyond.as_ref()).or(self.pick.as_ref())
+    }
+
     /// Leave to dial: outbound connections are never denied locally (spec data-plane 13.1).
     pub fn permit(self) -> Permit {
         Permit::outbound(self)
@@ -125,7 +146,16 @@ impl Hop {
 /// [`Outbound::learnt`] and asks again; each need is named once at most, so that this comes to an end. Give a
 /// [`Replay`](crate::ask::Replay) as `draw` and rewind it before asking again, so that the choices made before stay made.
 pub fn route(request: &Outbound<'_>, draw: &mut dyn Draw) -> Result<Route, Halt> {
-    Router { request, client: canonical(request.client), target: canonical(request.target), draw, pick: None }.route()
+    Router {
+        request,
+        client: canonical(request.client),
+        target: canonical(request.target),
+        draw,
+        pick: None,
+        beyond: None,
+        others: Vec::new(),
+    }
+    .route()
 }
 
 #[cfg(test)]

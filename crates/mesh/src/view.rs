@@ -18,7 +18,7 @@ mod by_uid;
 mod cidr;
 pub(crate) mod endpoints;
 mod map;
-mod policies;
+pub(crate) mod policies;
 pub(crate) mod pool;
 mod slot;
 mod state;
@@ -27,7 +27,7 @@ use by_uid::ByUid;
 use cidr::Cidrs;
 use endpoints::Endpoints;
 pub(crate) use map::Map;
-use policies::Policies;
+use policies::{Policies, PolicySet};
 use slot::Slot;
 pub use state::{Applied, Change, State};
 
@@ -160,11 +160,8 @@ impl View {
     }
 
     /// The policies that apply to workloads of a namespace without their referring to them: those of the namespace,
-    /// then the global ones, each by key.
-    pub(crate) fn policies_over<'a>(
-        &'a self,
-        namespace: &Namespace,
-    ) -> impl Iterator<Item = &'a Arc<Policy>> + use<'a> {
+    /// then the global ones.
+    pub(crate) fn policies_over<'a>(&'a self, namespace: &Namespace) -> impl Iterator<Item = &'a PolicySet> + use<'a> {
         self.policies.over(namespace)
     }
 

@@ -28,6 +28,9 @@ pub struct ControlPlaneError {
     source: io::Error,
 }
 
+/// The cluster that pods belong to unless it is said otherwise.
+const CLUSTER: &str = "Kubernetes";
+
 /// What is described by hand.
 #[derive(Debug, Default, Clone)]
 pub struct Plane {
@@ -39,6 +42,52 @@ pub struct Plane {
     pub selections: BTreeMap<String, Vec<String>>,
     /// Names of pods that are unhealthy or terminating.
     pub unhealthy: BTreeSet<String>,
+    /// Pod name to what else there is to say of it.
+    pub particulars: BTreeMap<String, Particulars>,
+}
+
+/// What is said of a pod that is not as pods are by default.
+#[derive(Debug, Default, Clone)]
+pub struct Particulars {
+    /// The network that its addresses are in.
+    pub network: String,
+    /// The cluster that it belongs to; the mesh's one if not given.
+    pub cluster: Option<String>,
+    /// How other networks reach it.
+    pub network_gateway: Option<Reference>,
+    /// What traffic to it goes through.
+    pub waypoint: Option<Reference>,
+    /// How its app takes tunnelled connections: what precedes their bytes, and the port.
+    pub application_tunnel: Option<(AppProtocol, Option<u16>)>,
+}
+
+/// A waypoint or a gateway: `network/ip` or `namespace/hostname`, and the port for tunnels there.
+pub type Reference = (String, u16);
+
+/// What precedes the bytes of a tunnelled connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppProtocol {
+    /// Nothing.
+    None,
+    /// A header of the PROXY protocol.
+    Proxy,
+}
+
+impl Plane {
+    /// The endpoints that are no pods.
+    fn elsewhere(&self) -> impl Iterator<Item = KnownPod> {
+        let all = self.services.iter().flat_map(|service| service.elsewhere.iter().map(move |entry| (service, entry)));
+        all.map(|(service, (uid, host))| KnownPod {
+            uid: uid.clone(),
+            name: host.clone(),
+            namespace: service.namespace.clone(),
+            service_account: "default".to_owned(),
+            node: String::new(),
+            addresses: Vec::new(),
+            hostname: host.clone(),
+            capture: Capture::Off,
+        })
+    }
 }
 
 /// A service with its virtual addresses and the pods behind it.
@@ -48,14 +97,22 @@ pub struct Service {
     pub name: String,
     /// Where it lives.
     pub namespace: String,
-    /// Virtual addresses, in the mesh's one network.
+    /// Virtual addresses.
     pub vips: Vec<IpAddr>,
+    /// The network that they are in.
+    pub network: String,
     /// Its ports, and those of the endpoints.
     pub ports: BTreeMap<u16, u16>,
     /// [`Pod::workload_uid`] of the pods that serve it.
     pub endpoints: Vec<String>,
-    /// `network/ip` or `namespace/hostname` of its waypoint, and the port for tunnels there.
-    pub waypoint: Option<(String, u16)>,
+    /// What traffic to it goes through.
+    pub waypoint: Option<Reference>,
+    /// Identities of which its endpoints have one, beside those that are known.
+    pub subject_alt_names: Vec<String>,
+    /// The name by which the mesh knows it, if that is not the usual one of a service in a cluster.
+    pub host: Option<String>,
+    /// Host names of endpoints that are outside the cluster, each with its key in `endpoints`.
+    elsewhere: Vec<(String, String)>,
 }
 
 impl Service {
@@ -65,10 +122,51 @@ impl Service {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             vips: vec![vip.into()],
+            network: String::new(),
             ports: BTreeMap::new(),
             endpoints: endpoints.iter().map(|pod| pod.workload_uid()).collect(),
             waypoint: None,
+            subject_alt_names: Vec::new(),
+            host: None,
+            elsewhere: Vec::new(),
         }
+    }
+
+    /// With its addresses in another network than the mesh's unnamed one.
+    #[must_use]
+    pub fn network(mut self, network: &str) -> Service {
+        network.clone_into(&mut self.network);
+        self
+    }
+
+    /// Its endpoints may prove to be `identity`, too.
+    #[must_use]
+    pub fn subject_alt_name(mut self, identity: &str) -> Service {
+        self.subject_alt_names.push(identity.to_owned());
+        self
+    }
+
+    /// It is known by this name, as a service entry is.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Service {
+        self.host = Some(host.to_owned());
+        self
+    }
+
+    /// One more endpoint: a host of that name, reached in plain TCP.
+    #[must_use]
+    pub fn elsewhere(mut self, host: &str) -> Service {
+        let uid = format!("Kubernetes/networking.istio.io/ServiceEntry/{}/{}/{host}", self.namespace, self.name);
+        self.endpoints.push(uid.clone());
+        self.elsewhere.push((uid, host.to_owned()));
+        self
+    }
+
+    /// It has no virtual address of its own.
+    #[must_use]
+    pub fn headless(mut self) -> Service {
+        self.vips.clear();
+        self
     }
 
     /// One more virtual address.
@@ -94,7 +192,7 @@ impl Service {
 
     /// The name by which the mesh knows it.
     pub fn hostname(&self) -> String {
-        format!("{}.{}.svc.cluster.local", self.name, self.namespace)
+        self.host.clone().unwrap_or_else(|| format!("{}.{}.svc.cluster.local", self.name, self.namespace))
     }
 }
 
@@ -107,6 +205,8 @@ pub(crate) struct KnownPod {
     pub(crate) service_account: String,
     pub(crate) node: String,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Instead of addresses.
+    pub(crate) hostname: String,
     pub(crate) capture: Capture,
 }
 
@@ -171,8 +271,9 @@ impl ControlPlane {
     fn change(&self, change: impl FnOnce(&mut Known)) -> Result<(), ControlPlaneError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut known);
-        self.resources.send_replace(Arc::new(resources::render(&known.plane, &known.pods)));
-        self.write(&file::render(&known.plane, &known.pods))
+        let workloads: Vec<KnownPod> = known.pods.iter().cloned().chain(known.plane.elsewhere()).collect();
+        self.resources.send_replace(Arc::new(resources::render(&known.plane, &workloads)));
+        self.write(&file::render(&known.plane, &workloads))
             .map_err(|source| ControlPlaneError { path: self.path.display().to_string(), source })
     }
 

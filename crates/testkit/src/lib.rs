@@ -27,14 +27,16 @@
 pub mod apps;
 pub mod cni;
 pub mod control_plane;
+pub mod gateway;
 pub mod harness;
 pub mod istiod;
 pub mod link;
 pub mod mesh;
-mod netlink;
 pub mod netns;
-pub mod nft;
 pub mod sandbox;
 pub mod tap;
 pub mod zds;
 pub mod ztunnel;
+
+/// Packet rules, as programs that use this crate name them.
+pub use redirect;

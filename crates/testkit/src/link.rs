@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::libc;
-
-use crate::netlink::{Attributes, CREATE, CREATE_NEW, CREATE_OR_REPLACE, Family, Message, Socket};
+use redirect::netlink::{Attributes, CREATE, CREATE_NEW, CREATE_OR_REPLACE, Family, Message, Socket};
+use redirect::routes::ipv6_available;
 
 /// A link, address, route or rule could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +24,6 @@ impl LinkError {
     pub(crate) fn into_source(self) -> io::Error {
         self.source
     }
-}
-
-/// Whether the kernel has IPv6 and it is not switched off for new interfaces.
-pub fn ipv6_available() -> bool {
-    fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|value| value.trim() == "0")
 }
 
 /// Creates a pair of connected interfaces, `name` here and `peer` in the namespace `peer_netns`; both are down.
@@ -123,7 +118,7 @@ pub enum KnownRoute {
         /// Which.
         address: IpAddr,
     },
-    /// What [`add_local_default`] made.
+    /// The way back for replies in a redirected pod.
     LocalDefault {
         /// Of this family.
         any: IpAddr,
@@ -173,31 +168,6 @@ pub fn set_congestion_control(route: KnownRoute, interface: &str, name: &str) ->
     perform(&message, || format!("set congestion control {name} on {route:?}"))
 }
 
-/// Has everything that is looked up in `table` delivered to this namespace itself; `any` tells the family.
-pub fn add_local_default(any: IpAddr, table: u8) -> Result<(), LinkError> {
-    let head = route_head(any, 0, table, libc::RTN_LOCAL, libc::RT_SCOPE_HOST);
-    let lo = index("lo")?;
-    let message = Message::default().request(libc::RTM_NEWROUTE, CREATE, &head, |attributes| {
-        attributes.native(libc::RTA_OIF, lo);
-    });
-    perform(&message, || format!("route everything in table {table} to lo"))
-}
-
-/// Has packets whose mark under `mask` is `mark` looked up in `table`; `any` tells the family.
-pub fn add_mark_rule(any: IpAddr, mark: u32, mask: u32, priority: u32, table: u8) -> Result<(), LinkError> {
-    // `linux/fib_rules.h`.
-    const FR_ACT_TO_TBL: u8 = 1;
-    const FRA_PRIORITY: u16 = 6;
-    const FRA_FWMARK: u16 = 10;
-    const FRA_FWMASK: u16 = 16;
-    let head = [family(any), 0, 0, 0, table, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
-    let message = Message::default().request(libc::RTM_NEWRULE, CREATE_NEW, &head, |attributes| {
-        attributes.native(FRA_PRIORITY, priority);
-        attributes.native(FRA_FWMARK, mark).native(FRA_FWMASK, mask);
-    });
-    perform(&message, || format!("look packets marked {mark:#x}/{mask:#x} up in table {table}"))
-}
-
 /// Lets this namespace forward packets between its interfaces.
 pub fn enable_forwarding() -> Result<(), LinkError> {
     let write = |path: &str| {
@@ -208,7 +178,7 @@ pub fn enable_forwarding() -> Result<(), LinkError> {
 }
 
 fn perform(message: &Message, action: impl FnOnce() -> String) -> Result<(), LinkError> {
-    let performed = Socket::open(Family::Route).and_then(|socket| socket.perform(message));
+    let performed = Socket::open(Family::Route).and_then(|mut socket| socket.perform(message));
     performed.map_err(|source| LinkError { action: action(), source })
 }
 

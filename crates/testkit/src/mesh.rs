@@ -30,11 +30,12 @@ pub use address::Families;
 pub use node::Node;
 pub use pod::{Capture, Pod, PodSpec};
 
+use redirect::RedirectError;
+
 use crate::cni::CniError;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::link::{self, LinkError};
 use crate::netns::NetNs;
-use crate::nft::in_pod::RedirectError;
 use crate::tap::Tap;
 use address::Place;
 

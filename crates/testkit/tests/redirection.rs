@@ -10,7 +10,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use testkit::apps::{self, Server};
 use testkit::harness::{self, Outcome, test};
 use testkit::mesh::{Capture, Families, Mesh, Pod, PodSpec};
-use testkit::nft::in_pod::{DnsCapture, ZTUNNEL_MARK};
+use testkit::redirect::{DnsCapture, ZTUNNEL_MARK};
 
 /// Long enough for a loaded machine; only a failing test waits for it.
 const DEADLINE: Duration = Duration::from_secs(10);

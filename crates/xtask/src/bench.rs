@@ -9,6 +9,7 @@ mod idle;
 mod load;
 mod measure;
 mod names;
+mod pods;
 pub(crate) mod process;
 mod report;
 mod row;
@@ -247,6 +248,8 @@ impl Bench<'_> {
             }
             Kind::LargeMesh => Some(scale::table(row, &self.programs, self.options.rounds)?),
             Kind::Names => Some(names::table(row, &self.programs, self.options.rounds, self.options.seconds)?),
+            Kind::Pods => Some(pods::memory(row, &self.programs, self.options.rounds.min(MEMORY_ROUNDS))?),
+            Kind::Storm => Some(pods::storm(row, &self.programs, self.options.rounds, self.options.seconds)?),
             Kind::AfterBulk => {
                 let columns = ["near before", "near peak", "near after", "far before", "far peak", "far after"];
                 Some(idle::table(row, columns, Ratios::Left, &self.fresh(row, None, idle::bulk)?))

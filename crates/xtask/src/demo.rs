@@ -15,7 +15,7 @@ use testkit::apps::{Server, http_get, resolve, serve_http};
 use testkit::control_plane::{Action, Match, Policy, Scope, Service, StringMatch};
 use testkit::istiod::Istiod;
 use testkit::mesh::{Capture, Mesh, Node, Pod, PodSpec};
-use testkit::nft::in_pod::DnsCapture;
+use testkit::redirect::DnsCapture;
 use testkit::sandbox;
 use testkit::tap::Tap;
 use testkit::ztunnel::{Ztunnel, ZtunnelSpec};

@@ -24,10 +24,13 @@ pub fn run(workspace: &Path) -> io::Result<()> {
             return Err(io::Error::other(format!("test {test} of {package} failed ({status})")));
         }
     }
-    // In a process of its own, which enters a sandbox.
-    let soak = Command::new(std::env::current_exe()?).current_dir(workspace).arg("soak").status()?;
-    if !soak.success() {
-        return Err(io::Error::other(format!("the soak failed ({soak})")));
+    crate::image::run(workspace)?;
+    // Each in a process of its own, which enters a sandbox.
+    for arguments in [&["soak"][..], &["package", "--try"]] {
+        let status = Command::new(std::env::current_exe()?).current_dir(workspace).args(arguments).status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("{arguments:?} failed ({status})")));
+        }
     }
     crate::providers::run(workspace, &[])
 }

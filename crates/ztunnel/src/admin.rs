@@ -7,10 +7,14 @@
 //!
 //! Not here: HTTP for users' traffic, of which there is none, and authentication: the admin server is bound to loopback.
 
+mod body;
+pub mod debug;
 mod driver;
 pub mod dump;
 mod levels;
+mod negotiate;
 mod pages;
+mod profile;
 pub mod ready;
 
 use std::net::SocketAddr;
@@ -46,4 +50,6 @@ pub struct Inside {
     pub shutdown: Request,
     /// The configuration dump.
     pub dump: dump::Sources,
+    /// What goes on at the moment.
+    pub debug: debug::Sources,
 }

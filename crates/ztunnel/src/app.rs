@@ -4,6 +4,8 @@
 //! with one line that says what and what to do; what was opened before is closed by being dropped.
 
 pub mod check;
+pub mod redirect;
+pub mod supervisor;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,20 +16,23 @@ use std::time::Duration;
 use hbone::h2::Allowance;
 use mesh::lookup::{Families, Search};
 use mesh::{AdmitSettings, LocalWorkload, LookupSettings, RetrySettings, RouteSettings};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use self::supervisor::Supervisor;
 use crate::admin::dump::Sources;
 use crate::admin::ready::{Ready, Task, TaskName};
 use crate::admin::{self, Inside};
 use crate::config::{self, Config, LocalState, Mode, ports};
 use crate::control::{self, Connector, Credentials};
 use crate::crypto::Crypto;
-use crate::dns::{self, PodResolver, Resolvers};
+use crate::dns::{self, HostConfig, HostResolver, PodResolver, Resolvers};
 use crate::drain::signals::{Request, Signals};
 use crate::drain::{self, Drained, Mode as End, Watcher};
+use crate::export;
 use crate::identity::metrics::InUse;
 use crate::identity::tenants::Stay;
 use crate::identity::{self, Behalf, FakeCa, Identities, IstioCa, LeafCheck, Rules, Signer, Tenants};
@@ -35,16 +40,21 @@ use crate::inpod::{self, DataPlane, Observer, PodStates};
 use crate::net::listen::{PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::options::{Keepalive, Liveness};
-use crate::proxy::{self, EarlyData, Listeners, PodProxy, Proxies, Shutdown, WorkerThreads, Workers};
+use crate::proxy::{
+    self, EarlyData, HostNames, Listeners, NamesOf, PodProxy, Proxies, Resolving, SameNode, Shutdown, WorkerThreads,
+    Workers,
+};
 use crate::state::Views;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{self, Metrics, PodCounts, PodMetrics};
-use crate::telemetry::{PolicyLogging, Telemetry};
+use crate::telemetry::{self, Exporter, PolicyLogging, Telemetry};
 use crate::version::BuildInfo;
 use crate::xds::{self, Lookups, NodeDescription, Rejected, Remote, Source};
 
 /// How long requests to the admin servers may take once everything else has ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// The machine's table of hosts.
+const HOSTS: &str = "/etc/hosts";
 /// Where systemd-resolved names the resolvers behind itself.
 const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
@@ -68,7 +78,12 @@ fn failure(error: impl fmt::Display) -> Failure {
 ///
 /// # Errors
 /// [`Failure`] if the process cannot start.
-pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(), Failure> {
+pub async fn run(
+    config: Config,
+    build: BuildInfo,
+    logging: Logging,
+    supervisor: &supervisor::Config,
+) -> Result<(), Failure> {
     tracing::info!("version: {}", build.line());
     raise_descriptor_limit();
     tracing::info!("running with config: {}", config.log_yaml());
@@ -85,8 +100,16 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let dns = config.dns_proxy.then(|| ready.task(TaskName::DnsProxy));
     let pods = if config.mode == Mode::Shared { PodMetrics::Shown } else { PodMetrics::Absent };
     let allowance = Allowance::new(config.buffer_budget);
-    let metrics_config =
-        metrics::Config { istio_version: build.istio_version.clone(), pods, allowance: allowance.clone() };
+    let exporter = config.access_log_collector.clone().map(|collector| (Exporter::new(), collector));
+    let (exporter, records) = exporter.map(|((exporter, records), collector)| (exporter, (records, collector))).unzip();
+    let metrics_config = metrics::Config {
+        istio_version: build.istio_version.clone(),
+        pods,
+        allowance: allowance.clone(),
+        traffic: config.traffic_metrics,
+        histograms: config.histograms,
+        export: exporter.clone(),
+    };
     let mut metrics = Metrics::new(&metrics_config, logging.clone());
     let (rejected, (synced, sync)) = (Rejected::default(), oneshot::channel());
     let reports =
@@ -102,19 +125,48 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
     let metrics = Arc::new(metrics);
     let states = PodStates::default();
     let admin = admin::bind(&admin_config(&config)).map_err(failure)?;
+
+    let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
+    metrics.workers_are(workers.handles().to_vec());
+    let supervisor = Arc::new(Supervisor::find(supervisor));
+    let (fed, turns) = (Arc::clone(&supervisor), workers.clone());
+    tokio::spawn(async move { fed.feed(turns).await });
+    tokio::spawn(Arc::clone(&metrics).forget_unused());
+    let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
+    let told = telemetry::Config { policies, access: config.access_log.clone(), export: exporter };
+    if let Some((records, collector)) = records {
+        let (node, cluster) = (config.local_node.clone(), config.cluster_id.clone());
+        let sender = export::Sender { node, cluster, version: build.istio_version.clone() };
+        tokio::spawn(export::run(collector, sender, records));
+    }
+    let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), told);
+    let hosts = host_names(&config, metrics.hosts_asked());
+    let proxy_config = proxy_config(&config, allowance, hosts);
+    let debug = admin::debug::Sources {
+        views: views.clone(),
+        telemetry: telemetry.clone(),
+        identities: identities.clone(),
+        ready: ready.clone(),
+        route: proxy_config.route.clone(),
+        admit: proxy_config.admit.clone(),
+        cluster_domain: config.cluster_domain.trim_end_matches('.').to_ascii_lowercase(),
+        node: config.local_node.clone(),
+    };
     let inside = Inside {
         ready: ready.clone(),
         metrics: Arc::clone(&metrics),
         logging: logging.clone(),
         shutdown: shutdown.clone(),
-        dump: dump_sources(&config, &build, &views, &identities, &states, source, rejected),
+        dump: dump_sources(&config, &build, (&debug, &states), source, rejected),
+        debug,
     };
-
-    let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
-    let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
-    let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), policies);
-    let proxies = Proxies::new(proxy_config(&config, allowance), views.clone(), identities, telemetry, workers.clone());
-    let data = DataPlane { proxies, resolvers, workers, tenants };
+    let proxies = Proxies::new(proxy_config, views.clone(), identities, telemetry, workers.clone());
+    let proxies = match resolvers.clone().filter(|_| config.socks5) {
+        Some(resolvers) => proxies.with_names(names_of(resolvers)),
+        None => proxies,
+    };
+    let resolvers = resolvers.filter(|_| config.dns_proxy);
+    let data = DataPlane { proxies, resolvers, workers, tenants, outbound: ports::OUTBOUND };
     let plane = Plane::prepare(&config, data, &ready, &metrics, states)?;
 
     let (last, servers) = drain::channel();
@@ -130,6 +182,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
         let mut plane = plane.start(drain)?;
         proxy.done();
         dns.iter().for_each(Task::done);
+        supervisor.serving();
         tokio::select! {
             _ = signals.reason(&shutdown) => {}
             Err(error) = &mut plane => tracing::error!(%error, "the data plane failed"),
@@ -138,6 +191,7 @@ pub async fn run(config: Config, build: BuildInfo, logging: Logging) -> Result<(
         drop((plane, drain));
     }
     ready.drain();
+    supervisor.draining();
     // Pods bound their own drains; this bound is for what does not keep to that.
     let deadline = config.drain_deadline + 2 * drain::FORCED_END;
     tokio::select! {
@@ -259,31 +313,68 @@ fn admin_config(config: &Config) -> admin::Config {
 fn dump_sources(
     config: &Config,
     build: &BuildInfo,
-    views: &Views,
-    identities: &Identities,
-    states: &PodStates,
+    (debug, states): (&admin::debug::Sources, &PodStates),
     source: Source,
     rejected: Rejected,
 ) -> Sources {
-    let (config_dump, version, identities, states) = (config.dump(), build.dump(), identities.clone(), states.clone());
+    let (config_dump, version, identities) = (config.dump(), build.dump(), debug.identities.clone());
+    let (states, telemetry) = (states.clone(), debug.telemetry.clone());
+    let pods = move || states.dump(admin::debug::of_pods(&telemetry));
     Sources {
-        views: views.clone(),
+        views: debug.views.clone(),
         certificates: Box::new(move || identities.dump()),
         config: Box::new(move || config_dump.clone()),
         version: Box::new(move || version.clone()),
-        pods: (config.mode == Mode::Shared).then(|| -> admin::dump::Part { Box::new(move || states.dump()) }),
+        pods: (config.mode == Mode::Shared).then(|| -> admin::dump::Part { Box::new(pods) }),
         // What cannot be read at the moment is reported by whoever loads it.
         static_config: Box::new(move || xds::static_config(&source).unwrap_or_default()),
         rejected: Box::new(move || rejected.dump()),
+        local_ip: config.instance_ip.clone(),
     }
 }
 
-fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
+fn port_reuse(config: &Config) -> PortReuse {
+    let shared = config.inpod_port_reuse && config.mode == Mode::Shared;
+    if shared { PortReuse::Shared } else { PortReuse::Exclusive }
+}
+
+fn towards_peers(config: &Config) -> Liveness {
     let socket = &config.socket;
-    let liveness = |time, interval, retries| Liveness {
-        keepalive: socket.keepalive_enabled.then_some(Keepalive { time, interval, retries }),
-        user_timeout: socket.user_timeout_enabled.then(|| time + interval * retries),
-    };
+    liveness(config, socket.keepalive_time, socket.keepalive_interval, socket.keepalive_retries)
+}
+
+fn towards_apps(config: &Config) -> Liveness {
+    let socket = &config.socket;
+    liveness(config, socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries)
+}
+
+fn liveness(config: &Config, time: Duration, interval: Duration, retries: u32) -> Liveness {
+    Liveness {
+        keepalive: config.socket.keepalive_enabled.then_some(Keepalive { time, interval, retries }),
+        user_timeout: config.socket.user_timeout_enabled.then(|| time + interval * retries),
+    }
+}
+
+/// Who looks up the host names of endpoints.
+fn host_names(config: &Config, asked: Counter) -> HostNames {
+    let hosts = HostResolver::new(HostConfig {
+        resolv_conf: config.resolv_conf.clone(),
+        hosts: HOSTS.into(),
+        mark: config.packet_mark,
+        families: families(config),
+        asked,
+    });
+    HostNames::new(move |name| -> Resolving {
+        let hosts = hosts.clone();
+        Box::pin(async move { hosts.resolve(&name).await })
+    })
+}
+
+fn families(config: &Config) -> Families {
+    if config.ipv6_enabled { Families::Dual } else { Families::Ipv4 }
+}
+
+fn proxy_config(config: &Config, allowance: Allowance, host_names: HostNames) -> proxy::Config {
     let windows = |base: hbone::limits::Config| hbone::limits::Config {
         stream_window: config.stream_window,
         connection_window: config.connection_window,
@@ -296,20 +387,17 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
             outbound: ports::OUTBOUND,
             inbound_plaintext: ports::INBOUND_PLAINTEXT,
             inbound: ports::INBOUND,
+            socks5: config.socks5.then_some(ports::SOCKS5),
         },
         mark: config.packet_mark,
-        port_reuse: if config.inpod_port_reuse && config.mode == Mode::Shared {
-            PortReuse::Shared
-        } else {
-            PortReuse::Exclusive
-        },
+        port_reuse: port_reuse(config),
         transparency: match config.require_original_source {
             Some(true) => Transparency::Required,
             Some(false) => Transparency::Never,
             None => Transparency::IfPossible,
         },
-        peers: liveness(socket.keepalive_time, socket.keepalive_interval, socket.keepalive_retries),
-        apps: liveness(socket.app_keepalive_time, socket.app_keepalive_interval, socket.app_keepalive_retries),
+        peers: towards_peers(config),
+        apps: towards_apps(config),
         unknown_workload_timeout: config.unknown_workload_timeout,
         half_closed_timeout: config.half_closed_timeout,
         retry: if config.endpoint_retry {
@@ -318,6 +406,7 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
             RetrySettings::Off
         },
         early_data: if config.early_data { EarlyData::Allowed } else { EarlyData::Off },
+        same_node: if config.same_node_direct { SameNode::Direct } else { SameNode::Tunnel },
         allowance,
         limits: proxy::Limits {
             connections: config.pod_limits.connections,
@@ -325,6 +414,7 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
             handshakes: config.pod_limits.handshakes,
             buffered: config.pod_limits.buffered,
         },
+        host_names,
         route: RouteSettings {
             network: config.network.as_str().into(),
             hbone_port: ports::INBOUND,
@@ -350,9 +440,21 @@ fn proxy_config(config: &Config, allowance: Allowance) -> proxy::Config {
     }
 }
 
-/// The makers of pods' name servers, if names are captured.
+/// What names mean to the apps of a pod.
+fn names_of(resolvers: Resolvers) -> NamesOf {
+    Arc::new(move |who, netns| {
+        let names = resolvers.names(who.clone(), netns);
+        Arc::new(move |name: String| {
+            let names = names.clone();
+            Box::pin(async move { names.resolve(&name).await })
+        })
+    })
+}
+
+/// The makers of pods' name servers, if anybody wants names.
 fn start_resolvers(config: &Config, views: &Views, registry: &mut Registry) -> Option<Resolvers> {
-    if !config.dns_proxy {
+    // Names that SOCKS5 asks for are found as if the pod had, whether or not its queries are captured.
+    if !config.dns_proxy && !config.socks5 {
         return None;
     }
     let localhost = |port| {
@@ -360,7 +462,6 @@ fn start_resolvers(config: &Config, views: &Views, registry: &mut Registry) -> O
         std::iter::once((Ipv4Addr::LOCALHOST, port).into()).chain(v6).collect()
     };
     let resolv_conf = vec![config.resolv_conf.clone(), SYSTEMD_RESOLV_CONF.into()];
-    let proxy = proxy_config(config, Allowance::new(0));
     let domain = config.cluster_domain.trim_end_matches('.').to_ascii_lowercase();
     let settings = dns::Config {
         addresses: match config.dns_proxy_address {
@@ -368,16 +469,16 @@ fn start_resolvers(config: &Config, views: &Views, registry: &mut Registry) -> O
             config::Address::Socket(address) => vec![address],
         },
         mark: config.packet_mark,
-        port_reuse: proxy.port_reuse,
-        apps: proxy.apps,
+        port_reuse: port_reuse(config),
+        apps: towards_apps(config),
         lookup: LookupSettings {
             domain: domain.into(),
             search: match config.mode {
                 Mode::Shared => Search::OfPod,
-                Mode::Dedicated(_) => Search::These(dns::search_domains(&resolv_conf).into()),
+                Mode::Dedicated(_) => Search::These(dns::resolvers(&resolv_conf).search.into()),
             },
             preferred: config.prefered_service_namespace.as_deref().map(Into::into),
-            families: if config.ipv6_enabled { Families::Dual } else { Families::Ipv4 },
+            families: families(config),
             on_demand: config.xds_on_demand,
         },
         resolv_conf,

@@ -1,4 +1,11 @@
-//! The command line (spec configuration 1): there are no flags, everything else is the environment's.
+//! The command line (spec configuration 1). The proxy takes no flags: everything is the environment's. The other commands
+//! look at one that runs.
+
+pub mod ask;
+pub mod driver;
+mod show;
+
+use ask::{Ask, Subject};
 
 use crate::version::BuildInfo;
 
@@ -9,10 +16,16 @@ pub enum Command {
     Proxy,
     /// Print what there is of what the proxy needs.
     Check,
+    /// Install, remove or show packet rules, as these further arguments say.
+    Redirect(Vec<String>),
     /// Print what was built.
     Version,
+    /// Find something out about a ztunnel that runs.
+    Ask(Ask),
     /// Print the commands.
     Help,
+    /// One of these, in a way in which it cannot be called; says how it can.
+    Misused(String),
     /// None of these.
     Unknown(String),
 }
@@ -24,9 +37,13 @@ impl Command {
         match arguments.first().map(String::as_str) {
             None | Some("proxy") => Self::Proxy,
             Some("check") => Self::Check,
+            Some("redirect") => Self::Redirect(arguments[1..].to_vec()),
             Some("version") => Self::Version,
             Some("help") => Self::Help,
-            Some(other) => Self::Unknown(other.to_owned()),
+            Some(other) => match Subject::of(other) {
+                Some(subject) => ask::read(subject, &arguments[1..]).map_or_else(Self::Misused, Self::Ask),
+                None => Self::Unknown(other.to_owned()),
+            },
         }
     }
 }
@@ -37,6 +54,11 @@ pub fn help(build: &BuildInfo) -> String {
     format!(
         "\nIstio Ztunnel ({})\n\nCommands:\nproxy (default) - Start the ztunnel proxy\n\
          check           - Look at what ztunnel needs here, and say what is missing\n\
+         redirect        - Install, remove or show the packet rules that lead traffic to ztunnel\n\
+         explain         - Say what would become of a connection, and why\n\
+         connections     - List the connections that are open\n\
+         failures        - List the last connections that failed, and what to do about it\n\
+         top             - Watch what a running ztunnel does\n\
          version         - Print the version of ztunnel\nhelp            - Print commands and version of ztunnel\n",
         build.line()
     )
@@ -47,11 +69,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_argument_counts() {
+    fn the_first_argument_is_the_command() {
         for (arguments, command) in [
             (&[][..], Command::Proxy),
             (&["proxy", "ztunnel"], Command::Proxy),
             (&["check"], Command::Check),
+            (&["redirect", "show"], Command::Redirect(vec!["show".into()])),
             (&["version", "x"], Command::Version),
             (&["help"], Command::Help),
             (&["--help"], Command::Unknown("--help".into())),

@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mesh::LocalWorkload;
+use mesh::{Direction, LocalWorkload};
 
 pub use environment::Environment;
 pub use manual::manual;
@@ -29,6 +29,9 @@ use self::reader::Reader;
 use crate::control;
 pub use crate::control::{Roots, Token};
 use crate::crypto::{self, KeyExchange, Versions};
+use crate::export::Collector;
+use crate::telemetry::access_log::{self, Sample, Wells};
+use crate::telemetry::metrics::{self, Histograms, Shown};
 
 /// Longest wait for a certificate before the node agent is answered, which gives up after 5 s (spec in-pod 2).
 const LONGEST_CERTIFICATE_WAIT: Duration = Duration::from_secs(4);
@@ -41,6 +44,8 @@ pub mod ports {
     pub const INBOUND_PLAINTEXT: u16 = 15006;
     /// Captured connections out of a pod.
     pub const OUTBOUND: u16 = 15001;
+    /// SOCKS5 out of a pod.
+    pub const SOCKS5: u16 = 15080;
     /// Readiness.
     pub const READINESS: u16 = 15021;
 }
@@ -143,6 +148,7 @@ pub struct Config {
     pub trust_domain_aliases: Vec<String>,
     pub crypto: crypto::Config,
     pub proxy: bool,
+    pub socks5: bool,
     pub dns_proxy: bool,
     pub dns_proxy_address: Address,
     /// The file that names resolvers for what is not the mesh's (`RESOLV_CONF`).
@@ -160,6 +166,7 @@ pub struct Config {
     pub endpoint_retry: bool,
     pub endpoint_retry_deadline: Duration,
     pub early_data: bool,
+    pub same_node_direct: bool,
     pub buffer_budget: usize,
     pub stream_window: u32,
     pub connection_window: u32,
@@ -173,6 +180,10 @@ pub struct Config {
     pub log_json: bool,
     pub authz_info_logging: bool,
     pub unknown_policy: UnknownPolicy,
+    pub traffic_metrics: metrics::Settings,
+    pub histograms: Histograms,
+    pub access_log: access_log::Filter,
+    pub access_log_collector: Option<Collector>,
     pub admin_port: u16,
     pub stats_port: u16,
     pub proxy_metadata: BTreeMap<String, String>,
@@ -228,7 +239,8 @@ impl Config {
     /// Ports that are never a destination (spec data-plane 1.2).
     #[must_use]
     pub fn illegal_ports(&self) -> Vec<u16> {
-        vec![ports::INBOUND, ports::INBOUND_PLAINTEXT, ports::OUTBOUND]
+        let socks5 = self.socks5.then_some(ports::SOCKS5);
+        [ports::INBOUND, ports::INBOUND_PLAINTEXT, ports::OUTBOUND].into_iter().chain(socks5).collect()
     }
 }
 
@@ -279,6 +291,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         trust_domain_aliases: list(reader, "TRUST_DOMAIN_ALIASES").collect(),
         crypto: crypto_config(reader)?,
         proxy: reader.boolean("ENABLE_PROXY")?,
+        socks5: reader.boolean("UNSTABLE_ENABLE_SOCKS5")?,
         dns_proxy: dns_capture,
         dns_proxy_address: dns_address(reader, metadata.get("DNS_PROXY_ADDR").map(String::as_str)),
         resolv_conf: reader.text("RESOLV_CONF")?.into(),
@@ -304,6 +317,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         endpoint_retry: reader.boolean("ENDPOINT_RETRY")?,
         endpoint_retry_deadline: reader.duration("ENDPOINT_RETRY_DEADLINE")?,
         early_data: reader.boolean("HBONE_EARLY_DATA")?,
+        same_node_direct: reader.boolean("SAME_NODE_DIRECT")?,
         buffer_budget: narrow(reader.number("BUFFER_BUDGET")?),
         drain_deadline: drain_deadline(reader),
         localhost_app_tunnel: reader.boolean("LOCALHOST_APP_TUNNEL")?,
@@ -313,6 +327,10 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         log_json: reader.text("LOG_FORMAT")? == "json",
         authz_info_logging: reader.switch("AUTHZ_POLICY_INFO_LOGGING"),
         unknown_policy: unknown_policy(reader)?,
+        traffic_metrics: traffic_metrics(reader)?,
+        histograms: if reader.boolean("METRICS_HISTOGRAMS")? { Histograms::Shown } else { Histograms::Absent },
+        access_log: access_log(reader)?,
+        access_log_collector: collector(reader),
         admin_port: proxy_config.admin_port(reader)?,
         stats_port: proxy_config.stats_port(reader)?,
         proxy_metadata: metadata,
@@ -329,6 +347,50 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         reader.problem("error parsing proxy config: ztunnel run without any servers enabled".to_owned());
     }
     Some(config)
+}
+
+/// How connections are told apart in metrics.
+fn traffic_metrics(reader: &mut Reader<'_>) -> Option<metrics::Settings> {
+    let labels = match reader.text("METRICS_LABELS") {
+        None => Shown::default(),
+        Some(text) => {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            Shown::only(names).unwrap_or_else(|unknown| {
+                reader.invalid("METRICS_LABELS", &text, format_args!("there is no label {unknown}"));
+                Shown::default()
+            })
+        }
+    };
+    let quiet = reader.duration("METRICS_QUIET_PERIOD")?;
+    let most = narrow(reader.number("METRICS_MAX_SERIES")?);
+    Some(metrics::Settings { most, quiet: (!quiet.is_zero()).then_some(quiet), labels })
+}
+
+/// Which connections have a line in the access log.
+fn access_log(reader: &mut Reader<'_>) -> Option<access_log::Filter> {
+    let direction = reader.special("ACCESS_LOG_DIRECTION", |text| match text {
+        "inbound" => Ok(Some(Direction::Inbound)),
+        "outbound" => Ok(Some(Direction::Outbound)),
+        "both" => Ok(None),
+        _ => Err("expected `inbound`, `outbound` or `both`".to_owned()),
+    })?;
+    Some(access_log::Filter {
+        wells: if reader.boolean("ACCESS_LOG_ERRORS_ONLY")? { Wells::Left } else { Wells::Logged },
+        at_least: reader.duration("ACCESS_LOG_MIN_DURATION")?,
+        direction,
+        namespaces: list(reader, "ACCESS_LOG_NAMESPACES").collect(),
+        sample: reader.special("ACCESS_LOG_SAMPLE", Sample::percent)?,
+    })
+}
+
+/// Where records of connections are sent besides, if anywhere.
+fn collector(reader: &mut Reader<'_>) -> Option<Collector> {
+    let text = reader.text("ACCESS_LOG_OTLP")?;
+    let collector = text.parse();
+    if let Err(error) = &collector {
+        reader.invalid("ACCESS_LOG_OTLP", &text, error);
+    }
+    collector.ok()
 }
 
 fn socket_config(reader: &mut Reader<'_>) -> Option<SocketConfig> {

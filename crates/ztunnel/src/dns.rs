@@ -5,6 +5,9 @@
 //! cluster's own resolver, to those of our `resolv.conf`; `exchange` makes forging answers hard, and `cache` keeps them,
 //! beyond their time while nobody answers. `wire` knows the form of messages and `driver` moves them.
 //!
+//! Host names of endpoints are another matter: connections want their addresses, which are looked up from the process's own
+//! namespace and shared by all pods (`hosts`).
+//!
 //! Each query ends in exactly one count of where its answer came from. An app never waits for something that is in the
 //! view, and what it may have open at a time is bounded.
 //!
@@ -14,6 +17,7 @@ mod cache;
 mod counts;
 mod driver;
 mod exchange;
+mod hosts;
 mod local;
 mod resolv_conf;
 pub mod wire;
@@ -24,7 +28,7 @@ use std::path::PathBuf;
 use mesh::LookupSettings;
 
 pub use counts::Counts;
-pub use driver::{PodResolver, Resolvers};
+pub use driver::{HostConfig, HostResolver, PodNames, PodResolver, Resolvers};
 pub use resolv_conf::ResolvConf;
 
 use crate::net::listen::PortReuse;
@@ -47,8 +51,8 @@ pub struct Config {
     pub resolv_conf: Vec<PathBuf>,
 }
 
-/// The search domains that the first of these files has, read once: resolvers of one machine have the same.
+/// What the first of these files says that names a server which others than this machine reach; read once.
 #[must_use]
-pub fn search_domains(resolv_conf: &[PathBuf]) -> Vec<Box<str>> {
-    driver::read(resolv_conf).search
+pub fn resolvers(resolv_conf: &[PathBuf]) -> ResolvConf {
+    driver::read(resolv_conf)
 }

@@ -188,6 +188,18 @@ impl Identities {
         dump::certificates(&self.table.load())
     }
 
+    /// What is known of all identities: each with its state in the words of the dump and, if there is a certificate, the
+    /// last moment at which it is good. In no order.
+    #[must_use]
+    pub fn states(&self) -> Vec<(Identity, String, Option<SystemTime>)> {
+        let until = |state: &Published| match state {
+            Published::Available(certificate) => Some(certificate.validity().not_after),
+            Published::Initializing | Published::Unavailable(_) => None,
+        };
+        let table = self.table.load();
+        table.iter().map(|(identity, state)| (identity.clone(), dump::wording(state), until(state))).collect()
+    }
+
     /// For commands whose sender could do nothing about a driver that has stopped; the process is ending then.
     async fn tell(&self, command: Command) {
         if self.send(command).await.is_err() {

@@ -6,8 +6,8 @@
 
 mod backoff;
 mod driver;
-mod pods;
-mod zds;
+pub mod pods;
+pub mod zds;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh::LocalWorkload;
+use redirect::presence::Presence;
 use serde_json::{Value, json};
 
 pub use driver::run;
@@ -23,6 +24,7 @@ pub use driver::run;
 use crate::dns::{PodResolver, Resolvers};
 use crate::identity::tenants::{Stay, Tenants};
 use crate::net::netns::Netns;
+use crate::net::redirection;
 use crate::proxy::{PodProxy, Proxies, Shutdown, Workers};
 
 /// What the operator set about shared mode.
@@ -67,6 +69,8 @@ pub struct DataPlane {
     pub workers: Workers,
     /// Who needs certificates.
     pub tenants: Tenants,
+    /// The port that packet rules of pods should lead to.
+    pub outbound: u16,
 }
 
 /// The proxy of a pod, its name server, and the pod's claim to a certificate.
@@ -84,12 +88,21 @@ impl PodProxies for DataPlane {
         let stay = self.tenants.come(who.clone());
         let bind = |resolvers: &Resolvers| resolvers.bind(who.clone(), Some(Arc::clone(&netns)));
         let mut resolver = self.resolvers.as_ref().map(bind).transpose().map_err(|e| e.to_string())?;
+        let seen = Arc::clone(&netns);
         let mut proxy = self.proxies.bind(who.clone(), Some(netns)).map_err(|e| e.to_string())?;
         let unwatched = |e: std::io::Error| format!("failed to watch the listeners: {e}");
         if let Some(resolver) = &mut resolver {
             resolver.serve(self.workers.next()).map_err(unwatched)?;
         }
         proxy.accept(&self.workers).map_err(unwatched)?;
+        if matches!(redirection::leads_to(Some(&seen), self.outbound), Presence::No) {
+            tracing::warn!(
+                name = &*who.name,
+                namespace = who.namespace.as_str(),
+                "no packet rule of the pod leads to port {}, so its apps go past ztunnel: look at istio-cni's log",
+                self.outbound
+            );
+        }
         Ok(Tenant { proxy, _resolver: resolver, _stay: stay })
     }
 
@@ -125,9 +138,9 @@ enum PodState {
 }
 
 impl PodStates {
-    /// `workloadState` of `/config_dump` (spec admin-and-telemetry 2).
+    /// `workloadState` of `/config_dump` (spec admin-and-telemetry 2); `connections` gives those of a pod.
     #[must_use]
-    pub fn dump(&self) -> Value {
+    pub fn dump(&self, connections: impl Fn(&LocalWorkload) -> Value) -> Value {
         let pods = self.lock();
         let entries = pods.iter().map(|(uid, (who, state))| {
             let info = json!({
@@ -137,7 +150,7 @@ impl PodStates {
             });
             let entry = match state {
                 PodState::Up => {
-                    json!({ "state": "Up", "info": info, "connections": { "inbound": [], "outbound": [] } })
+                    json!({ "state": "Up", "info": info, "connections": connections(who) })
                 }
                 PodState::Pending => json!({ "state": "Pending", "info": info }),
             };

@@ -9,6 +9,7 @@ pub mod control;
 pub mod crypto;
 pub mod dns;
 pub mod drain;
+pub mod export;
 pub mod files;
 pub mod identity;
 pub mod inpod;

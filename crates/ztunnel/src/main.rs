@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 use ztunnel::app;
 use ztunnel::app::check::{self, Verdict};
-use ztunnel::cli::{self, Command};
+use ztunnel::cli::ask::Ask;
+use ztunnel::cli::{self, Command, driver};
 use ztunnel::config::{Config, Environment};
 use ztunnel::telemetry::logging::{self, Format};
 use ztunnel::version::BuildInfo;
@@ -16,6 +17,12 @@ fn main() -> ExitCode {
     match Command::of(&environment.arguments) {
         Command::Proxy => {}
         Command::Check => return check(&environment),
+        Command::Redirect(arguments) => return redirect(&arguments),
+        Command::Ask(question) => return ask(&question, &environment),
+        Command::Misused(how) => {
+            eprintln!("{how}");
+            return ExitCode::FAILURE;
+        }
         Command::Version => {
             println!("{}", build.line());
             return ExitCode::SUCCESS;
@@ -32,6 +39,36 @@ fn main() -> ExitCode {
     }
     match run(&environment, build) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn redirect(arguments: &[String]) -> ExitCode {
+    match app::redirect::run(arguments) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What `ztunnel explain` exits with when the connection would fail.
+const WOULD_FAIL: u8 = 2;
+/// Where the admin server is if the settings do not say.
+const ADMIN_PORT: u16 = 15000;
+
+fn ask(question: &Ask, environment: &Environment) -> ExitCode {
+    let port = Config::load(environment).map_or(ADMIN_PORT, |config| config.admin_port);
+    match driver::ask(question, port, &mut std::io::stdout().lock()) {
+        Ok(driver::Verdict::Answered) => ExitCode::SUCCESS,
+        Ok(driver::Verdict::Refused) => ExitCode::from(WOULD_FAIL),
         Err(error) => {
             eprintln!("Error: {error}");
             ExitCode::FAILURE
@@ -59,7 +96,7 @@ fn run(environment: &Environment, build: BuildInfo) -> Result<(), Box<dyn std::e
     let logging = logging::start(logging::Config { format, directives: config.log_filter.clone() }, std::io::stdout())?;
     logging.install()?;
     let control = Builder::new_current_thread().enable_all().build()?;
-    let outcome = control.block_on(app::run(config, build, logging.clone()));
+    let outcome = control.block_on(app::run(config, build, logging.clone(), &environment.supervisor()));
     let _ = logging.flush(); // what standard output does not take by now is lost
     Ok(outcome?)
 }

@@ -8,3 +8,4 @@ pub mod netns;
 pub mod options;
 pub mod original_dst;
 pub mod pipe;
+pub mod redirection;

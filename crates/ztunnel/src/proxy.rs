@@ -6,9 +6,12 @@
 
 mod context;
 mod copy;
+mod direct;
 mod driver;
 mod inbound;
 mod limits;
+mod neighbours;
+mod nested;
 mod outbound;
 mod passthrough;
 mod pool;
@@ -16,6 +19,7 @@ mod random;
 mod registry;
 mod resolve;
 mod scratch;
+mod socks;
 mod tunnel;
 mod worker;
 
@@ -29,6 +33,8 @@ use tokio::sync::watch;
 
 pub use driver::{PodProxy, Proxies};
 pub use limits::Limits;
+pub use resolve::{HostNames, Resolving};
+pub use socks::{Names, NamesOf};
 pub use tunnel::EarlyData;
 pub use worker::{WorkerThreads, Workers};
 
@@ -59,10 +65,14 @@ pub struct Config {
     pub retry: RetrySettings,
     /// Whether what apps say first may go along with the request for their connection.
     pub early_data: EarlyData,
+    /// How pods of this process reach each other.
+    pub same_node: SameNode,
     /// What the receive windows of all tunnels together may be beyond their first sizes.
     pub allowance: Allowance,
     /// What one pod may take of the process.
     pub limits: Limits,
+    /// Who looks up host names of endpoints.
+    pub host_names: HostNames,
     /// Routing.
     pub route: RouteSettings,
     /// Admission; its `preserve_source` is what the listeners turn out to allow.
@@ -77,6 +87,15 @@ pub struct Config {
     pub pool_unused_release: Duration,
 }
 
+/// How a connection goes whose two pods are both in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameNode {
+    /// Through a tunnel, as between nodes, which NetworkPolicies see.
+    Tunnel,
+    /// From app to app.
+    Direct,
+}
+
 /// Where a pod's listeners are (spec data-plane 1.2).
 #[derive(Debug, Clone, Copy)]
 pub struct Listeners {
@@ -88,6 +107,8 @@ pub struct Listeners {
     pub inbound_plaintext: u16,
     /// HBONE into the pod.
     pub inbound: u16,
+    /// SOCKS5 on the pod's loopback, if it is offered.
+    pub socks5: Option<u16>,
 }
 
 impl Listeners {

@@ -5,7 +5,10 @@
 //!
 //! Not here: serving any of it (`admin`), and what the values mean (`mesh::account`).
 
-mod access_log;
+pub mod access_log;
+mod exported;
+mod failures;
+mod live;
 pub mod logging;
 mod meter;
 pub mod metrics;
@@ -15,9 +18,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use mesh::authorize::{Deciding, Verdict};
-use mesh::{Cause, Direction, Flow, Record, Reporter};
+use mesh::refusal::Denial;
+use mesh::{Cause, Direction, Flow, Hostname, Record, Reporter, Workload};
 use tracing::Level;
 
+pub use exported::{Attribute, Exported, Exporter};
+use failures::Failures;
+pub use failures::{Ended, Failure, MAX_FAILURES};
+use live::Live;
+pub use live::{Connection, Progress};
 use logging::Logging;
 pub use meter::{Meter, PodSockets, SocketGuard};
 pub use metrics::{Census, Holding, PodLimit, StreamEnd, WaitEnd, WorkloadWait};
@@ -33,6 +42,17 @@ pub enum PolicyLogging {
     Info,
 }
 
+/// What the operator set about telling of connections.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// How prominent decisions of policies are.
+    pub policies: PolicyLogging,
+    /// Which connections have a line in the access log.
+    pub access: access_log::Filter,
+    /// Who is told of connections besides the log; of those that have a line there.
+    pub export: Option<Exporter>,
+}
+
 /// The handle by which the rest of the process tells what happens. Cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct Telemetry(Arc<Shared>);
@@ -41,14 +61,17 @@ pub struct Telemetry(Arc<Shared>);
 struct Shared {
     metrics: Arc<Metrics>,
     logging: Logging,
-    policies: PolicyLogging,
+    config: Config,
+    live: Arc<Live>,
+    failures: Failures,
 }
 
 impl Telemetry {
     /// Telemetry that counts in `metrics` and writes to `logging`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, logging: Logging, policies: PolicyLogging) -> Self {
-        Self(Arc::new(Shared { metrics, logging, policies }))
+    pub fn new(metrics: Arc<Metrics>, logging: Logging, config: Config) -> Self {
+        let (live, failures) = Default::default();
+        Self(Arc::new(Shared { metrics, logging, config, live, failures }))
     }
 
     /// Everything that is counted.
@@ -68,12 +91,30 @@ impl Telemetry {
     /// [settled](Meter::settle), at its end at the latest.
     pub fn begin(&self, flow: Arc<Flow>) -> Meter {
         let series = self.0.metrics.series(&flow);
-        Meter::new(self.clone(), flow, series)
+        Meter::new(self.clone(), self.0.live.enter(flow), series)
+    }
+
+    /// What is logged, as `/logging` says it.
+    #[must_use]
+    pub fn log_filter(&self) -> String {
+        self.0.logging.filter().to_string()
+    }
+
+    /// The connections that are open at this moment, in no order.
+    #[must_use]
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.0.live.all()
+    }
+
+    /// The last connections that failed, the latest first, and how many have failed since the start.
+    #[must_use]
+    pub fn failures(&self) -> (Vec<Arc<Failure>>, u64) {
+        self.0.failures.last()
     }
 
     fn opened(&self, series: &Series, flow: &Flow) {
         series.opened();
-        if self.0.logging.logs_access(Level::DEBUG) {
+        if self.0.logging.logs_access(Level::DEBUG) && self.0.config.access.takes_opening(flow) {
             self.0.logging.write(|out| access_log::opened(out, self.0.logging.format(), SystemTime::now(), flow));
         }
     }
@@ -101,6 +142,11 @@ impl Telemetry {
         self.0.metrics.workload_wait()
     }
 
+    /// Counts that the host name of an endpoint is looked up for a connection of `source`.
+    pub fn host_resolved(&self, source: Option<&Workload>, hostname: &Hostname) {
+        self.0.metrics.host_resolved(source, hostname);
+    }
+
     /// Tells of a connection that ended before it was known who talks to whom, or what about.
     ///
     /// `error` is the wording of the log; what the existing ztunnel does not say is the cause.
@@ -112,9 +158,16 @@ impl Telemetry {
         cause: Cause,
         error: &str,
     ) {
-        self.0.metrics.denied_early(direction, cause.meaning().flag);
+        self.0.metrics.denied_early(direction, cause);
+        self.0.failures.early(source, destination, direction, (cause, error));
+        if !self.0.config.access.takes_direction(direction) {
+            return;
+        }
+        let denial = access_log::Denial { source, destination, direction, cause, error };
+        if let Some(exporter) = &self.0.config.export {
+            exporter.denied(&denial);
+        }
         if self.0.logging.logs_access(Level::WARN) {
-            let denial = access_log::Denial { source, destination, direction, cause, error };
             self.0.logging.write(|out| denial.write(out, self.0.logging.format(), SystemTime::now()));
         }
     }
@@ -122,6 +175,7 @@ impl Telemetry {
     /// Tells what authorization policies said of a connection, if they were asked (spec data-plane 13.3).
     pub fn policy_decision(&self, verdict: Option<&Verdict>) {
         let Some(verdict) = verdict else { return };
+        self.0.metrics.decisions().came(verdict);
         for name in &verdict.skipped {
             tracing::warn!(target: POLICIES, "skipping unknown policy {name}");
         }
@@ -131,10 +185,15 @@ impl Telemetry {
         self.decision(verdict.decision.as_str(), verdict.decision.deciding());
     }
 
+    /// Counts that policies no longer allow a live connection.
+    pub fn policy_cut(&self, denial: &Denial) {
+        self.0.metrics.decisions().cut(denial);
+    }
+
     fn decision(&self, wording: &str, deciding: Option<&Deciding>) {
         // The macros evaluate a field only if somebody reads it, and leave out absent ones.
         let policy = || deciding.map(ToString::to_string);
-        match self.0.policies {
+        match self.0.config.policies {
             PolicyLogging::Debug => tracing::debug!(target: POLICIES, policy = policy(), "{wording}"),
             PolicyLogging::Info => tracing::info!(target: POLICIES, policy = policy(), "{wording}"),
         }
@@ -142,6 +201,17 @@ impl Telemetry {
 
     fn record(&self, series: &Series, record: &Record) {
         series.closed(record.outcome.flag());
+        self.0.metrics.ended(record.flow.reporter, record.duration);
+        if let Some(cause) = record.outcome.cause() {
+            self.0.metrics.failed(record.flow.reporter, cause);
+            self.0.failures.record(record);
+        }
+        if !self.0.config.access.takes(record) {
+            return;
+        }
+        if let Some(exporter) = &self.0.config.export {
+            exporter.ended(record);
+        }
         if self.0.logging.logs_access(access_log::level(record)) {
             self.0.logging.write(|out| access_log::complete(out, self.0.logging.format(), SystemTime::now(), record));
         }

@@ -226,6 +226,7 @@ fn bytes_are_told_from_the_local_workloads_side() {
         tally: Tally { upstream_bytes: 11, downstream_bytes: 22 },
         duration: Duration::from_millis(3),
         outcome: Outcome::Complete,
+        decided: None,
     };
     let source = record(outbound(&view, "10.0.0.2:80"));
     assert_eq!((source.bytes_sent(), source.bytes_recv()), (11, 22));

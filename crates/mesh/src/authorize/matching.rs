@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::admit::Tuple;
 use crate::identity::Identity;
 use crate::policy::{Clause, Group, List, Match, Rule, ServiceAccountMatch, StringMatch};
+use crate::view::policies::Probe;
 
 /// Whether something holds. Ordered so that "and" is the least and "or" the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +42,17 @@ impl<'a> Subject<'a> {
             destination: tuple.destination,
             identity: tuple.identity.as_ref(),
             principal: OnceCell::new(),
+        }
+    }
+
+    /// What policies are found by.
+    pub(super) fn probe(&self) -> Probe<'_> {
+        Probe {
+            source: self.source,
+            destination: self.destination.ip(),
+            port: self.destination.port(),
+            account: self.identity.map(|identity| (&identity.namespace, &identity.service_account)),
+            principal: self.principal(),
         }
     }
 

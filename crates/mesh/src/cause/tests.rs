@@ -44,3 +44,22 @@ fn the_page_for_operators_agrees_with_the_table() {
     let checked_in = std::fs::read_to_string(path).unwrap();
     assert!(checked_in == manual(), "docs/troubleshooting.md is out of date: run `cargo xtask generate`");
 }
+
+#[test]
+fn what_a_gateway_does_is_told_apart_from_what_the_far_end_does() {
+    for (cause, gateway, far) in [
+        (Cause::TlsHandshake, Cause::GatewayTls, Cause::FarTls),
+        (Cause::PeerRefused, Cause::GatewayRefused, Cause::PeerRefused),
+        (Cause::Http2, Cause::GatewayLost, Cause::Http2),
+        (Cause::TunnelLost, Cause::GatewayLost, Cause::TunnelLost),
+        (Cause::DialTimedOut, Cause::DialTimedOut, Cause::DialTimedOut),
+    ] {
+        assert_eq!((cause.at_gateway(), cause.behind_gateway()), (gateway, far));
+    }
+    for cause in Cause::ALL {
+        let (gateway, far) = (cause.at_gateway(), cause.behind_gateway());
+        assert_eq!((gateway.at_gateway(), gateway.behind_gateway()), (gateway, gateway), "once told, it stays");
+        assert_eq!(far.behind_gateway(), far);
+        assert!(!gateway.is_far() || *cause == Cause::FarTls, "{gateway:?} is the gateway's or this side's");
+    }
+}

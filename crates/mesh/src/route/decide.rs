@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Hop, Outbound, Route};
+use super::{Hop, MOST_OTHERS, Outbound, Route};
 use crate::address::{Authority, NetworkAddress};
 use crate::ask::{Halt, Need, Resolution};
 use crate::balance::{Chosen, Draw, PortRule, choose};
@@ -25,6 +25,10 @@ pub(super) struct Router<'a> {
     pub(super) draw: &'a mut dyn Draw,
     /// What was chosen last.
     pub(super) pick: Option<Pick>,
+    /// What was chosen before.
+    pub(super) beyond: Option<Pick>,
+    /// More addresses of the host that was resolved last.
+    pub(super) others: Vec<IpAddr>,
 }
 
 /// A workload that traffic is to be sent to, and how it came to that.
@@ -190,6 +194,7 @@ impl<'a> Router<'a> {
         let Outbound { view, source, past, .. } = self.request;
         let chosen = choose(view, service, source, (port, rule), past, self.draw)?;
         let (uid, others) = (chosen.workload.uid.clone(), chosen.others);
+        self.beyond = self.pick.take();
         self.pick = Some(Pick { service: service.key(), port, uid, role, others });
         Some(chosen)
     }
@@ -210,13 +215,18 @@ impl<'a> Router<'a> {
         let target = SocketAddr::new(ip, upstream.port);
         let hop = match upstream.workload.protocol {
             Protocol::Tcp => Hop::Tcp { target },
-            Protocol::Hbone => Hop::Hbone {
-                next: SocketAddr::new(ip, self.request.settings.hbone_port),
-                authority: Authority::Address(target),
-                expect: upstream.expect(),
-            },
+            Protocol::Hbone => {
+                // The far end is asked for the address that it is reached at: another one would be another request.
+                self.others.clear();
+                Hop::Hbone {
+                    next: SocketAddr::new(ip, self.request.settings.hbone_port),
+                    authority: Authority::Address(target),
+                    expect: upstream.expect(),
+                }
+            }
         };
-        Ok(self.to(hop, Some(&upstream.workload), upstream.service.as_ref()))
+        let others = self.others.iter().map(|ip| SocketAddr::new(*ip, upstream.port)).collect();
+        Ok(Route { others, ..self.to(hop, Some(&upstream.workload), upstream.service.as_ref()) })
     }
 
     /// To a workload of another network, by that network's gateway (spec data-plane 5.4).
@@ -254,7 +264,7 @@ impl<'a> Router<'a> {
         self.resolved(upstream)
     }
 
-    /// One of the addresses that a workload's host name resolves to (spec data-plane 4.6).
+    /// One of the addresses that a workload's host name resolves to (spec data-plane 4.6), and others to try beside it.
     fn resolved(&mut self, upstream: &Upstream) -> Result<IpAddr, Halt> {
         let workload = &upstream.workload;
         let addresses = match self.request.learnt.resolution(&workload.hostname) {
@@ -276,7 +286,9 @@ impl<'a> Router<'a> {
             0 | 1 => 0,
             n => usize::try_from(self.draw.below(n as u64)).unwrap_or(0),
         };
-        choices.get(drawn).copied().ok_or_else(|| Refusal::NoAddressRecords(workload.uid.clone()).into())
+        let first = choices.get(drawn).copied().ok_or_else(|| Refusal::NoAddressRecords(workload.uid.clone()))?;
+        self.others = others(first, addresses);
+        Ok(first)
     }
 
     /// Where the control plane announces things only when asked, asks for what is not known, once.
@@ -296,6 +308,19 @@ impl<'a> Router<'a> {
             client: self.client,
             target: self.target,
             pick: self.pick.clone(),
+            beyond: self.beyond.clone(),
+            others: Box::default(),
         }
     }
+}
+
+/// The addresses to try after the first, the families in turn: whatever is wrong with one of them, the other is next.
+fn others(first: IpAddr, all: &[IpAddr]) -> Vec<IpAddr> {
+    let of = |v4: bool| all.iter().copied().filter(move |ip| *ip != first && ip.is_ipv4() == v4);
+    let (mut same, mut other) = (of(first.is_ipv4()), of(!first.is_ipv4()));
+    let pairs = std::iter::from_fn(|| match (other.next(), same.next()) {
+        (None, None) => None,
+        pair => Some(pair),
+    });
+    pairs.flat_map(|(other, same)| [other, same]).flatten().take(MOST_OTHERS).collect()
 }

@@ -306,6 +306,26 @@ fn endpoints_may_have_only_a_host_name() {
 }
 
 #[test]
+fn a_host_with_several_addresses_has_others_to_try_the_families_in_turn() {
+    let others = |protocol, addresses: &[&str]| -> Vec<String> {
+        let named = Workload { hostname: "db.example".into(), protocol, addresses: vec![].into(), ..server() };
+        let view = view([client().into(), web().into(), named.into()]);
+        let mut learnt = Learnt::default();
+        learnt.resolved("db.example".into(), Resolution::Addresses(addresses.iter().map(|text| ip(text)).collect()));
+        let source = held(&view, "client");
+        let route = ask(&view, &source, "10.1.0.1:80", &learnt, &settings(), &mut Script(vec![0, 0])).unwrap();
+        route.others.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(others(Protocol::Tcp, &["1.1.1.1"]), [""; 0]);
+    assert_eq!(others(Protocol::Tcp, &["1.1.1.1", "::1"]), ["[::1]:8080"]);
+    assert_eq!(others(Protocol::Tcp, &["::1", "::2"]), ["[::2]:8080"]);
+    let many = ["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4", "::1", "::2"];
+    assert_eq!(others(Protocol::Tcp, &many), ["[::1]:8080", "2.2.2.2:8080", "[::2]:8080"]);
+    // The far end of a tunnel is asked for the very address that it is reached at.
+    assert_eq!(others(Protocol::Hbone, &many), [""; 0]);
+}
+
+#[test]
 fn asking_again_comes_to_the_same_endpoint() {
     let named = |name: &str| {
         let hostname = format!("{name}.example").as_str().into();

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use rpds::RedBlackTreeMapSync;
-
 use super::Map;
 use crate::name::{Namespace, PolicyName};
 use crate::policy::{Policy, PolicyScope};
+
+mod index;
+
+pub(crate) use index::{PolicySet, Probe};
 
 /// All policies. Those that select workloads are reached by key only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Policies {
     by_key: Map<PolicyName, Arc<Policy>>,
-    global: RedBlackTreeMapSync<PolicyName, Arc<Policy>>,
-    by_namespace: Map<Namespace, RedBlackTreeMapSync<PolicyName, Arc<Policy>>>,
+    global: PolicySet,
+    by_namespace: Map<Namespace, PolicySet>,
 }
 
 impl Policies {
@@ -25,22 +27,23 @@ impl Policies {
         self.by_key.values()
     }
 
-    pub(super) fn over<'a>(&'a self, namespace: &Namespace) -> impl Iterator<Item = &'a Arc<Policy>> + use<'a> {
-        self.by_namespace.get(namespace).into_iter().flat_map(|own| own.values()).chain(self.global.values())
+    /// Those of a namespace, and the global ones.
+    pub(super) fn over<'a>(&'a self, namespace: &Namespace) -> impl Iterator<Item = &'a PolicySet> + use<'a> {
+        self.by_namespace.get(namespace).into_iter().chain([&self.global])
     }
 
     pub(super) fn put(&mut self, policy: Arc<Policy>) {
         self.remove(&policy.key);
-        let key = policy.key.clone();
         match policy.scope {
-            PolicyScope::Global => self.global.insert_mut(key.clone(), policy.clone()),
+            PolicyScope::Global => self.global.put(&policy),
             PolicyScope::Namespace => {
-                let own = self.by_namespace.get(&policy.namespace).cloned().unwrap_or_default();
-                self.by_namespace.insert_mut(policy.namespace.clone(), own.insert(key.clone(), policy.clone()));
+                let mut own = self.by_namespace.get(&policy.namespace).cloned().unwrap_or_default();
+                own.put(&policy);
+                self.by_namespace.insert_mut(policy.namespace.clone(), own);
             }
             PolicyScope::WorkloadSelector => {}
         }
-        self.by_key.insert_mut(key, policy);
+        self.by_key.insert_mut(policy.key.clone(), policy);
     }
 
     /// Whether there was one to remove.
@@ -50,11 +53,12 @@ impl Policies {
         };
         self.by_key.remove_mut(key);
         match policy.scope {
-            PolicyScope::Global => {
-                self.global.remove_mut(key);
-            }
+            PolicyScope::Global => self.global.remove(&policy),
             PolicyScope::Namespace => {
-                let rest = self.by_namespace.get(&policy.namespace).map(|own| own.remove(key));
+                let rest = self.by_namespace.get(&policy.namespace).cloned().map(|mut own| {
+                    own.remove(&policy);
+                    own
+                });
                 match rest.filter(|rest| !rest.is_empty()) {
                     Some(rest) => self.by_namespace.insert_mut(policy.namespace.clone(), rest),
                     None => {

@@ -1,10 +1,12 @@
 //! Whatever the order of announcements, a view holds what was said last and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
+use super::policies::Probe;
 use super::*;
 use crate::fixture::{NETWORK, Seed, ip, key, pod, ports, service, view};
-use crate::policy::{Action, DryRun, PolicyScope};
+use crate::policy::{Action, DryRun, PolicyScope, Rule};
 use crate::service::{HealthPolicy, LoadBalancer, Mode, NetworkCidr, Scope, Visibility};
 use crate::workload::{Health, NetworkMode, Protocol};
 
@@ -271,7 +273,12 @@ fn said(view: &View) -> Said {
         locals: PODS.iter().map(|name| view.local(&pod(name, &[]).local()).is_some()).collect(),
         over: ["ns", "other"]
             .iter()
-            .map(|namespace| view.policies_over(&(*namespace).into()).map(|p| p.key.to_string()).collect())
+            .map(|namespace| {
+                let (nowhere, mut found) = (Ipv4Addr::UNSPECIFIED.into(), Vec::new());
+                let probe = Probe { source: nowhere, destination: nowhere, port: 0, account: None, principal: None };
+                view.policies_over(&(*namespace).into()).for_each(|set| set.find(&probe, &mut found));
+                found.into_iter().map(|policy| policy.key.to_string()).collect()
+            })
             .collect(),
     }
 }
@@ -291,7 +298,7 @@ fn random_change(seed: &mut Seed) -> Change {
             scope: seed.pick(&[PolicyScope::Global, PolicyScope::Namespace, PolicyScope::WorkloadSelector]),
             action: Action::Allow,
             dry_run: DryRun::Enforced,
-            rules: vec![],
+            rules: vec![Rule::default()],
         }
         .into(),
         4 | 5 => {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{KnownPod, Plane};
+use super::{AppProtocol, CLUSTER, KnownPod, Plane, Reference};
 use crate::mesh::Capture;
 
 #[derive(Debug, Serialize)]
@@ -23,13 +23,23 @@ struct Workload {
     namespace: String,
     trust_domain: &'static str,
     service_account: String,
-    cluster_id: &'static str,
+    cluster_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    network: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_gateway: Option<Waypoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waypoint: Option<Waypoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_tunnel: Option<ApplicationTunnel>,
     node: String,
     workload_name: String,
     workload_type: &'static str,
     canonical_name: String,
     canonical_revision: &'static str,
     workload_ips: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hostname: String,
     protocol: &'static str,
     status: &'static str,
     authorization_policies: Vec<String>,
@@ -37,6 +47,14 @@ struct Workload {
 }
 
 #[derive(Debug, Serialize)]
+struct ApplicationTunnel {
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Service {
     name: String,
     namespace: String,
@@ -45,6 +63,7 @@ struct Service {
     ports: BTreeMap<u16, u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waypoint: Option<Waypoint>,
+    subject_alt_names: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -143,19 +162,31 @@ pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Document {
 
 fn workload(plane: &Plane, pod: &KnownPod) -> Workload {
     let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
+    let particulars = plane.particulars.get(&pod.name).cloned().unwrap_or_default();
     Workload {
         uid: pod.uid.clone(),
         name: pod.name.clone(),
         namespace: pod.namespace.clone(),
         trust_domain: "cluster.local",
         service_account: pod.service_account.clone(),
-        cluster_id: "Kubernetes",
+        cluster_id: particulars.cluster.unwrap_or_else(|| CLUSTER.to_owned()),
+        network: particulars.network,
+        network_gateway: particulars.network_gateway.map(Waypoint::from),
+        waypoint: particulars.waypoint.map(Waypoint::from),
+        application_tunnel: particulars.application_tunnel.map(|(protocol, port)| ApplicationTunnel {
+            protocol: match protocol {
+                AppProtocol::None => "NONE",
+                AppProtocol::Proxy => "PROXY",
+            },
+            port,
+        }),
         node: pod.node.clone(),
         workload_name: pod.name.clone(),
         workload_type: "pod",
         canonical_name: pod.name.clone(),
         canonical_revision: "v1",
         workload_ips: pod.addresses.clone(),
+        hostname: pod.hostname.clone(),
         protocol: match pod.capture {
             Capture::Off => "TCP",
             Capture::Enrolled | Capture::Redirected | Capture::Dedicated => "HBONE",
@@ -173,11 +204,15 @@ fn service(service: &super::Service) -> Service {
         name: service.name.clone(),
         namespace: service.namespace.clone(),
         hostname: service.hostname(),
-        vips: service.vips.iter().map(|vip| format!("/{vip}")).collect(),
+        vips: service.vips.iter().map(|vip| format!("{}/{vip}", service.network)).collect(),
         ports: service.ports.clone(),
-        waypoint: service
-            .waypoint
-            .clone()
-            .map(|(destination, hbone_mtls_port)| Waypoint { destination, hbone_mtls_port }),
+        waypoint: service.waypoint.clone().map(Waypoint::from),
+        subject_alt_names: service.subject_alt_names.clone(),
+    }
+}
+
+impl From<Reference> for Waypoint {
+    fn from((destination, hbone_mtls_port): Reference) -> Self {
+        Self { destination, hbone_mtls_port }
     }
 }

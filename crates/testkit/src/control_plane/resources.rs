@@ -13,7 +13,7 @@ use istio_api::workload::gateway_address::Destination;
 use prost::Message;
 
 use super::file::{Action, Match, Policy, Scope, StringMatch};
-use super::{KnownPod, Plane, Service};
+use super::{AppProtocol, CLUSTER, KnownPod, Plane, Reference, Service};
 use crate::mesh::Capture;
 
 /// A resource as it is sent.
@@ -62,7 +62,7 @@ pub fn population(workloads: u32, services: u32) -> Resources {
         let service = wire::Service {
             name,
             hostname: hostname.clone(),
-            addresses: vec![network_address(&vip)],
+            addresses: vec![network_address("", &vip)],
             ports: ports(&BTreeMap::from([(80, 8080)])),
             namespace: namespace.clone(),
             ..wire::Service::default()
@@ -115,12 +115,12 @@ pub fn member(i: u32, services: u32, revision: u32) -> ((&'static str, String), 
 }
 
 pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Resources {
-    let aliases = |ips: &[IpAddr]| ips.iter().map(|ip| format!("/{ip}")).collect();
+    let aliases = |network: &str, ips: &[IpAddr]| ips.iter().map(|ip| format!("{network}/{ip}")).collect();
     let workloads = pods.iter().map(|pod| {
         let address = wire::Address { r#type: Some(Type::Workload(workload(plane, pod))) };
         let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
         let resource = Resource {
-            aliases: aliases(&pod.addresses),
+            aliases: aliases(plane.particulars.get(&pod.name).map_or("", |p| &p.network), &pod.addresses),
             node: pod.node.clone(),
             services: serving.map(|service| format!("{}/{}", service.namespace, service.hostname())).collect(),
             ..Resource::of(address.encode_to_vec())
@@ -129,7 +129,8 @@ pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Resources {
     });
     let services = plane.services.iter().map(|service| {
         let address = wire::Address { r#type: Some(Type::Service(self::service(service))) };
-        let resource = Resource { aliases: aliases(&service.vips), ..Resource::of(address.encode_to_vec()) };
+        let resource =
+            Resource { aliases: aliases(&service.network, &service.vips), ..Resource::of(address.encode_to_vec()) };
         ((ADDRESS, format!("{}/{}", service.namespace, service.hostname())), resource)
     });
     let policies = plane.policies.iter().map(|policy| {
@@ -141,6 +142,7 @@ pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Resources {
 
 fn workload(plane: &Plane, pod: &KnownPod) -> wire::Workload {
     let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
+    let particulars = plane.particulars.get(&pod.name).cloned().unwrap_or_default();
     let protocol = match pod.capture {
         Capture::Off => wire::TunnelProtocol::None,
         Capture::Enrolled | Capture::Redirected | Capture::Dedicated => wire::TunnelProtocol::Hbone,
@@ -151,13 +153,25 @@ fn workload(plane: &Plane, pod: &KnownPod) -> wire::Workload {
         namespace: pod.namespace.clone(),
         trust_domain: "cluster.local".to_owned(),
         service_account: pod.service_account.clone(),
-        cluster_id: "Kubernetes".to_owned(),
+        cluster_id: particulars.cluster.unwrap_or_else(|| CLUSTER.to_owned()),
+        network: particulars.network,
+        network_gateway: particulars.network_gateway.as_ref().map(reference),
+        waypoint: particulars.waypoint.as_ref().map(reference),
+        application_tunnel: particulars.application_tunnel.map(|(protocol, port)| wire::ApplicationTunnel {
+            protocol: match protocol {
+                AppProtocol::None => wire::application_tunnel::Protocol::None,
+                AppProtocol::Proxy => wire::application_tunnel::Protocol::Proxy,
+            }
+            .into(),
+            port: port.unwrap_or_default().into(),
+        }),
         node: pod.node.clone(),
         workload_name: pod.name.clone(),
         workload_type: wire::WorkloadType::Pod.into(),
         canonical_name: pod.name.clone(),
         canonical_revision: "v1".to_owned(),
         addresses: pod.addresses.iter().map(octets).collect(),
+        hostname: pod.hostname.clone(),
         tunnel_protocol: protocol.into(),
         status: if plane.unhealthy.contains(&pod.name) {
             wire::WorkloadStatus::Unhealthy.into()
@@ -180,25 +194,27 @@ fn service(service: &Service) -> wire::Service {
         name: service.name.clone(),
         namespace: service.namespace.clone(),
         hostname: service.hostname(),
-        addresses: service.vips.iter().map(network_address).collect(),
+        addresses: service.vips.iter().map(|vip| network_address(&service.network, vip)).collect(),
         ports: ports(&service.ports),
-        waypoint: service.waypoint.as_ref().map(|(destination, port)| {
-            let (first, second) = destination.split_once('/').unwrap_or(("", destination));
-            let destination = match second.parse::<IpAddr>() {
-                Ok(ip) => Destination::Address(network_address(&ip)),
-                Err(_) => Destination::Hostname(wire::NamespacedHostname {
-                    namespace: first.to_owned(),
-                    hostname: second.to_owned(),
-                }),
-            };
-            wire::GatewayAddress { destination: Some(destination), hbone_mtls_port: (*port).into() }
-        }),
+        waypoint: service.waypoint.as_ref().map(reference),
+        subject_alt_names: service.subject_alt_names.clone(),
         ..wire::Service::default()
     }
 }
 
-fn network_address(ip: &IpAddr) -> wire::NetworkAddress {
-    wire::NetworkAddress { network: String::new(), address: octets(ip), length: None }
+fn reference((destination, port): &Reference) -> wire::GatewayAddress {
+    let (first, second) = destination.split_once('/').unwrap_or(("", destination));
+    let destination = match second.parse::<IpAddr>() {
+        Ok(ip) => Destination::Address(network_address(first, &ip)),
+        Err(_) => {
+            Destination::Hostname(wire::NamespacedHostname { namespace: first.to_owned(), hostname: second.to_owned() })
+        }
+    };
+    wire::GatewayAddress { destination: Some(destination), hbone_mtls_port: (*port).into() }
+}
+
+fn network_address(network: &str, ip: &IpAddr) -> wire::NetworkAddress {
+    wire::NetworkAddress { network: network.to_owned(), address: octets(ip), length: None }
 }
 
 fn ports(ports: &BTreeMap<u16, u16>) -> Vec<wire::Port> {

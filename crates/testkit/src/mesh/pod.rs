@@ -10,11 +10,15 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use super::{MeshError, Node, within};
+use redirect::host::{Host, Whose};
+use redirect::layout::NODE_AGENT;
+use redirect::own::{self, Target};
+use redirect::{DnsCapture, RedirectError, ZTUNNEL_MARK, pod as in_pod};
+
 use crate::cni::Enrolment;
 use crate::control_plane::KnownPod;
 use crate::link::{self, KnownRoute, LinkError};
 use crate::netns::NetNs;
-use crate::nft::in_pod::{self, DnsCapture, REPLY_TABLE};
 use crate::zds::WorkloadInfo;
 use crate::ztunnel::{Ztunnel, ZtunnelError, ZtunnelSpec};
 
@@ -93,8 +97,10 @@ impl Pod {
         let PodSpec { name, capture, dns, .. } = &pod.inner.spec;
         match capture {
             Capture::Off => {}
-            Capture::Enrolled | Capture::Redirected => within(pod.netns(), name, || in_pod::install(*dns))?,
-            Capture::Dedicated => within(pod.netns(), name, in_pod::install_dedicated)?,
+            Capture::Enrolled | Capture::Redirected => {
+                within(pod.netns(), name, || in_pod::install_as_node_agent(*dns))?
+            }
+            Capture::Dedicated => within(pod.netns(), name, || dedicated(*dns))?,
         }
         Ok(pod)
     }
@@ -139,7 +145,7 @@ impl Pod {
         let own = [
             ("PROXY_MODE", "dedicated".into()),
             ("PROXY_WORKLOAD_INFO", who.into()),
-            ("PACKET_MARK", in_pod::ZTUNNEL_MARK.to_string().into()),
+            ("PACKET_MARK", ZTUNNEL_MARK.to_string().into()),
             ("NODE_NAME", self.node().name().into()),
         ];
         let world = &self.node().inner.world;
@@ -182,7 +188,8 @@ impl Pod {
         let mut routes: Vec<KnownRoute> = gateways.chain(place.network(families).into_iter().map(network)).collect();
         routes.extend(self.ips().iter().map(|&address| KnownRoute::Own { address }));
         let redirected = matches!(self.inner.spec.capture, Capture::Enrolled | Capture::Redirected);
-        let replies = |ip: &IpAddr| KnownRoute::LocalDefault { any: super::address::any(*ip), table: REPLY_TABLE };
+        let replies =
+            |ip: &IpAddr| KnownRoute::LocalDefault { any: super::address::any(*ip), table: NODE_AGENT.replies.table };
         within(self.netns(), self.name(), || -> Result<(), LinkError> {
             routes.iter().try_for_each(|route| link::set_congestion_control(*route, "eth0", name))?;
             let mut replies = self.ips().iter().filter(|_| redirected).map(replies);
@@ -239,7 +246,8 @@ impl Pod {
     fn known(&self) -> KnownPod {
         let PodSpec { name, namespace, service_account, capture, .. } = self.inner.spec.clone();
         let (node, addresses) = (self.node().name().to_owned(), self.inner.addresses.clone());
-        KnownPod { uid: self.workload_uid(), name, namespace, service_account, node, addresses, capture }
+        let (uid, hostname) = (self.workload_uid(), String::new());
+        KnownPod { uid, name, namespace, service_account, node, addresses, hostname, capture }
     }
 }
 
@@ -247,4 +255,9 @@ impl fmt::Debug for Pod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pod").field(&self.inner.spec.name).field(&self.inner.addresses).finish()
     }
+}
+
+/// What leaves the pod goes to a ztunnel of its own.
+fn dedicated(dns: DnsCapture) -> Result<(), RedirectError> {
+    own::install(&Target::Host(Host { whose: Whose::All, dns, inbound: Vec::new() }), "a dedicated ztunnel's")
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use testkit::mesh::{Capture, Mesh, Pod, PodSpec};
-use testkit::nft::in_pod::{OUTBOUND_PORT, TUNNEL_PORT};
+use testkit::redirect::{OUTBOUND_PORT, TUNNEL_PORT};
 use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
 
 use super::process::Running;

@@ -1,17 +1,19 @@
 //! What names cost that the mesh answers: dnsperf asks from a pod for the services of a mesh.
 //!
-//! dnsperf runs on the same machine, and asks as fast as it gets answers.
+//! dnsperf runs on the same machine, and asks as fast as it gets answers. Beside it an app asks now and then, one name at a
+//! time, and sees how long an answer takes under that load.
 
 use std::fmt::Write;
-use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use testkit::apps::resolve;
 use testkit::control_plane::resources::{population, service_name};
 use testkit::istiod::Istiod;
-use testkit::mesh::{Capture, Mesh, PodSpec};
-use testkit::nft::in_pod::DnsCapture;
+use testkit::mesh::{Capture, Mesh, Pod, PodSpec};
+use testkit::redirect::DnsCapture;
 use testkit::ztunnel::ZtunnelSpec;
 
 use super::contender::Programs;
@@ -31,8 +33,11 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Between two looks whether names are known yet.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Between two questions of the app beside it.
+const BETWEEN: Duration = Duration::from_millis(1);
+
 const COLUMNS: [&str; 6] =
-    ["k queries/s", "CPU \u{b5}s each", "lost", "average latency, ms", "longest latency, ms", "resident grows by, MiB"];
+    ["k queries/s", "CPU \u{b5}s each", "lost", "average latency, ms", "beside it, p99, ms", "resident grows by, MiB"];
 
 /// Answers of a pod's own name server.
 pub(super) fn table(row: &Row, programs: &Programs, rounds: u32, seconds: u32) -> Outcome<Table> {
@@ -73,7 +78,17 @@ fn once(spec: &ZtunnelSpec, seconds: u32) -> Outcome<[f64; COLUMNS.len()]> {
     dnsperf.args(["-s", &nobody.ip().to_string(), "-p", &nobody.port().to_string()]);
     dnsperf.args(["-d", &file.display().to_string(), "-c", &CLIENTS.to_string(), "-l", &seconds.to_string()]);
     let (memory, before) = (resident_kib(ztunnel.pid())?, precise_cpu_seconds(ztunnel.pid())?);
-    let text = output(dnsperf, Duration::from_secs(seconds.into()) + GRACE)?;
+    let over = AtomicBool::new(false);
+    let (text, beside) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| ask_beside(&client, nobody, &over));
+        let text = output(dnsperf, Duration::from_secs(seconds.into()) + GRACE).map_err(|error| error.to_string());
+        over.store(true, Ordering::Relaxed);
+        (text, beside.join())
+    });
+    let text = text?;
+    let mut beside = beside.map_err(|_| "asking beside dnsperf panicked")??;
+    beside.sort_unstable();
+    let p99 = beside.get(beside.len() * 99 / 100).ok_or("nobody asked beside dnsperf")?.as_secs_f64();
     let (cpu, grown) = (precise_cpu_seconds(ztunnel.pid())? - before, resident_kib(ztunnel.pid())? - memory);
 
     let said = Said(&text);
@@ -82,9 +97,21 @@ fn once(spec: &ZtunnelSpec, seconds: u32) -> Outcome<[f64; COLUMNS.len()]> {
         return Err(format!("not all names were found: {}", said.line("Response codes")?).into());
     }
     let latency: Vec<f64> = numbers(said.line("Average Latency (s)")?);
-    let [average, _, longest] = latency[..] else { return Err("dnsperf measured no latency".into()) };
+    let Some(average) = latency.first() else { return Err("dnsperf measured no latency".into()) };
     let (rate, lost) = (said.first("Queries per second")?, said.first("Queries lost")?);
-    Ok([rate / 1e3, cpu / answered * 1e6, lost, average * 1e3, longest * 1e3, grown / 1024.0])
+    Ok([rate / 1e3, cpu / answered * 1e6, lost, average * 1e3, p99 * 1e3, grown / 1024.0])
+}
+
+/// How long answers take to an app that asks for one name after another until it is over.
+fn ask_beside(client: &Pod, server: SocketAddr, over: &AtomicBool) -> io::Result<Vec<Duration>> {
+    let mut took = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        resolve(client, server, &service_name(0))?;
+        took.push(asked.elapsed());
+        std::thread::sleep(BETWEEN);
+    }
+    Ok(took)
 }
 
 /// The end of dnsperf's output.

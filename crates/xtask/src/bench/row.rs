@@ -26,6 +26,10 @@ pub(super) enum Kind {
     LargeMesh,
     /// Queries for names of the mesh.
     Names,
+    /// Resident memory and descriptors for each of many pods.
+    Pods,
+    /// A neighbour's latency while another pod opens connections without end.
+    Storm,
 }
 
 impl Row {
@@ -33,7 +37,7 @@ impl Row {
         match self.kind {
             Kind::Turns(_, contenders) => contenders,
             Kind::IdleConnections | Kind::IdleTunnels | Kind::AfterBulk => &KEEPERS,
-            Kind::LargeMesh | Kind::Names => &[],
+            Kind::LargeMesh | Kind::Names | Kind::Pods | Kind::Storm => &[],
         }
     }
 }
@@ -51,7 +55,7 @@ const ONE_DOWN: Load = Load::Download { streams: 1 };
 const MANY_REQUESTS: Load = Load::Requests { clients: 16 };
 
 /// All rows, in the order in which they run.
-pub(super) const ROWS: [Row; 15] = [
+pub(super) const ROWS: [Row; 17] = [
     turns("throughput-1", "one stream from client to server", ONE_UP, &TUNNELS),
     turns("throughput-8", "eight streams from client to server", Load::Upload { streams: 8 }, &TUNNELS),
     turns("reverse-1", "one stream from server to client", ONE_DOWN, &TUNNELS),
@@ -67,4 +71,6 @@ pub(super) const ROWS: [Row; 15] = [
     memory("after-bulk", "memory that stays some seconds after much data", Kind::AfterBulk),
     memory("large-mesh", "100,000 workloads and 10,000 services by discovery, then one at a time", Kind::LargeMesh),
     memory("dns-local", "names of 1,000 services, answered in the pod that asks", Kind::Names),
+    memory("pods", "memory and descriptors of each of 250 pods without connections", Kind::Pods),
+    memory("storm", "a neighbour of a pod that opens 5,000 connections a second", Kind::Storm),
 ];

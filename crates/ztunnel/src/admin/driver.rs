@@ -17,9 +17,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
+use super::body::{Body, Chunk, Printer};
 use super::pages::Site;
 use super::{Config, Inside};
 use crate::drain::{Notice, Watcher};
@@ -228,8 +230,8 @@ async fn converse(stream: TcpStream, server: Server, site: Arc<Site>, mut drain:
     }
 }
 
-/// Prints what takes long on a thread where nobody waits for anything else, one at a time: each printing needs memory for
-/// its whole text, and goes on when whoever asked for it has left.
+/// Prints what takes long on a thread where nobody waits for anything else, one at a time, whether or not whoever asked
+/// for it has left.
 pub(super) struct Turns(Arc<Semaphore>);
 
 impl Default for Turns {
@@ -250,6 +252,38 @@ impl Turns {
         });
         printing.await
     }
+
+    /// The same for what is sent while it is being printed; the turn lasts until it has been.
+    pub(super) async fn stream(
+        &self,
+        print: impl FnOnce(&mut Printer) -> io::Result<()> + Send + 'static,
+    ) -> Result<Body, PrintError> {
+        let turn = Arc::clone(&self.0).acquire_owned().await;
+        let (mut printer, mut chunks) = Printer::new(Handle::current());
+        let printing = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            print(&mut printer)?;
+            printer.finish()
+        });
+        match chunks.recv().await {
+            Some(Chunk::Last(whole)) => Ok(Body::Whole(whole)),
+            Some(Chunk::More(first)) => Ok(Body::Printed(first, chunks)),
+            None => Err(match printing.await {
+                Err(error) => PrintError::Join(error),
+                Ok(Err(error)) => PrintError::Io(error),
+                Ok(Ok(())) => PrintError::Io(io::ErrorKind::UnexpectedEof.into()),
+            }),
+        }
+    }
+}
+
+/// Why nothing could be printed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PrintError {
+    #[error("{0}")]
+    Join(JoinError),
+    #[error("{0}")]
+    Io(io::Error),
 }
 
 fn log_failure(ended: hyper::Result<()>) {

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use hyper::http::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode};
 
+use super::body::Body;
+use super::debug::{self, Told};
 use super::driver::{Server, Turns};
-use super::dump::Sources;
+use super::dump::{Shape, Sources};
+use super::profile::Sampling;
+use super::profile::driver::Profiler;
 use super::ready::{Readiness, Ready, TaskName};
-use super::{Inside, levels};
+use super::{Inside, levels, negotiate};
 use crate::drain::signals::Request;
 use crate::telemetry::logging::Logging;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Coding, Metrics};
 
 /// The one page for people.
 const HOME: &str = include_str!("home.html");
@@ -23,11 +26,8 @@ const HOME: &str = include_str!("home.html");
 const TEXT: &str = "text/plain";
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
-/// For a scraper that does not ask for OpenMetrics by name.
-const PROMETHEUS: &str = "text/plain; charset=utf-8";
-const OPENMETRICS: &str = "application/openmetrics-text;charset=utf-8;version=1.0.0";
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Body>;
 
 /// What the servers serve.
 pub(super) struct Site {
@@ -36,28 +36,38 @@ pub(super) struct Site {
     logging: Logging,
     shutdown: Request,
     dump: Arc<Sources>,
+    debug: Arc<debug::Sources>,
     dumping: Turns,
     scraping: Turns,
+    looking: Turns,
+    profiler: Profiler,
 }
 
 impl Site {
     pub(super) fn new(inside: Inside) -> Self {
-        let Inside { ready, metrics, logging, shutdown, dump } = inside;
+        let Inside { ready, metrics, logging, shutdown, dump, debug } = inside;
         Self {
             ready,
             metrics,
             logging,
             shutdown,
             dump: Arc::new(dump),
+            debug: Arc::new(debug),
             dumping: Turns::default(),
             scraping: Turns::default(),
+            looking: Turns::default(),
+            profiler: Profiler::default(),
         }
     }
 
     pub(super) async fn answer(&self, server: Server, request: &Parts) -> Answer {
         match (server, request.uri.path(), &request.method) {
             (Server::Admin, "/", _) => answer(StatusCode::OK, HTML, HOME),
-            (Server::Admin, "/config_dump", _) => self.dump().await,
+            (Server::Admin, "/config_dump", _) => self.dump(request.uri.query().unwrap_or_default()).await,
+            (Server::Admin, "/debug/pprof/profile", _) => self.profile(request.uri.query().unwrap_or_default()).await,
+            (Server::Admin, path, _) if path.starts_with("/debug/") => {
+                self.debug(path, request.uri.query().unwrap_or_default()).await
+            }
             (Server::Admin, "/logging", method) => {
                 let (status, text) = levels::answer(&self.logging, method, request.uri.query().unwrap_or_default());
                 answer(status, TEXT, text)
@@ -75,20 +85,58 @@ impl Site {
         }
     }
 
-    async fn dump(&self) -> Answer {
+    async fn dump(&self, query: &str) -> Answer {
+        let shape = match Shape::of(query) {
+            Ok(shape) => shape,
+            Err(error) => return answer(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+        };
         let sources = Arc::clone(&self.dump);
-        match self.dumping.print(move || sources.print()).await {
-            Ok(Ok(json)) => answer(StatusCode::OK, JSON, json),
-            Ok(Err(error)) => failed(&error),
+        match self.dumping.stream(move |out| sources.print(&shape, out)).await {
+            Ok(body) => with_body(StatusCode::OK, JSON, body),
+            Err(error) => failed(&error),
+        }
+    }
+
+    async fn profile(&self, query: &str) -> Answer {
+        let taken = match Sampling::of(query) {
+            Ok(sampling) => self.profiler.take(sampling).await,
+            Err(error) => return answer(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+        };
+        match taken {
+            Ok(profile) => {
+                let mut answer = empty(StatusCode::OK);
+                *answer.body_mut() = Body::Whole(profile.into());
+                answer
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
+    async fn debug(&self, path: &str, query: &str) -> Answer {
+        let Some(page) = debug::Page::of(path) else { return empty(StatusCode::NOT_FOUND) };
+        let (inside, query) = (Arc::clone(&self.debug), query.to_owned());
+        let told = self.looking.print(move || inside.tell(page, &query)).await;
+        match told {
+            Ok(Ok(Told::Json(json))) => answer(StatusCode::OK, JSON, json),
+            Ok(Ok(Told::Words(words))) => answer(StatusCode::OK, "text/plain; charset=utf-8", words),
+            Ok(Err(error)) => answer(error.status(), TEXT, format!("{error}\n")),
             Err(error) => failed(&error),
         }
     }
 
     async fn scrape(&self, headers: &HeaderMap) -> Answer {
-        let content_type = if accepts_openmetrics(headers) { OPENMETRICS } else { PROMETHEUS };
+        let exposition = negotiate::exposition(headers);
         let metrics = Arc::clone(&self.metrics);
-        match self.scraping.print(move || metrics.render()).await {
-            Ok(text) => answer(StatusCode::OK, content_type, text),
+        match self.scraping.print(move || metrics.expose(exposition)).await {
+            Ok(body) => {
+                let mut answer = answer(StatusCode::OK, negotiate::content_type(exposition.form), body);
+                let headers = answer.headers_mut();
+                headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+                if exposition.coding == Coding::Gzip {
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                }
+                answer
+            }
             Err(error) => failed(&error),
         }
     }
@@ -106,26 +154,23 @@ fn probe(ready: &Ready) -> Answer {
     }
 }
 
-/// Whether any item of any `Accept` header names the OpenMetrics text format.
-fn accepts_openmetrics(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    let mut types = values.flat_map(|value| value.split(',')).filter_map(|item| item.split(';').next());
-    types.any(|media| media.trim().eq_ignore_ascii_case("application/openmetrics-text"))
-}
-
 fn failed(error: &dyn std::error::Error) -> Answer {
     answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string())
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    with_body(status, content_type, Body::Whole(body.into()))
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 
 fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Body::Whole(Bytes::new()));
     *answer.status_mut() = status;
     answer
 }

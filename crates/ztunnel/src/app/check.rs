@@ -14,8 +14,11 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use socket2::{Domain, Socket, Type};
 
-use crate::config::{Config, Mode, Roots};
+use redirect::presence::Presence;
+
+use crate::config::{Config, Mode, Roots, ports};
 use crate::net::netns::Netns;
+use crate::net::redirection::leads_to;
 
 /// Before this, in seconds since 1970, no clock of a machine with this program can be right: the end of 2024.
 const EARLIEST: u64 = 1_735_689_600;
@@ -60,6 +63,9 @@ pub fn look(config: &Config) -> Vec<Finding> {
     let mut findings = vec![clock(SystemTime::now()), descriptors(), transparency(config)];
     if config.mode == Mode::Shared {
         findings.extend([privileges(), namespaces(), agent(&config.inpod_uds)]);
+    }
+    if matches!(config.mode, Mode::Dedicated(_)) && config.proxy {
+        findings.push(redirection(leads_to(None, ports::OUTBOUND)));
     }
     findings.extend(config.packet_mark.map(marks));
     if config.xds_address.is_some() {
@@ -159,6 +165,20 @@ fn transparency(config: &Config) -> Finding {
     }
 }
 
+fn redirection(seen: Presence) -> Finding {
+    let (what, port) = ("redirection", ports::OUTBOUND);
+    match seen {
+        Presence::Yes => good(what, format_args!("packet rules lead to port {port}")),
+        Presence::No => doubtful(
+            what,
+            format_args!("no packet rule leads to port {port}, so apps go past ztunnel: see `ztunnel redirect`"),
+        ),
+        Presence::Unknown(error) => {
+            doubtful(what, format_args!("cannot be looked at: {error}; `ztunnel redirect show` as root tells"))
+        }
+    }
+}
+
 fn agent(path: &Path) -> Finding {
     let what = "node agent";
     let shown = path.display();
@@ -211,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_finding_is_one_line() {
-        for finding in [descriptors(), privileges(), namespaces(), marks(1337)] {
+        for finding in [descriptors(), privileges(), namespaces(), marks(1337), redirection(Presence::No)] {
             assert_eq!(finding.to_string().lines().count(), 1, "{finding}");
         }
     }

@@ -1,11 +1,14 @@
 //! The configuration as `/config_dump` and the start-up log print it (spec configuration 7, admin-and-telemetry 2).
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use mesh::lookup::Families;
 use mesh::{Identity, LocalWorkload};
 use serde_json::{Value, json};
 
 use super::{Address, Config, Mode, Roots, ports};
+use crate::dns;
 
 impl Config {
     /// The `config` object of the dump. Header values are not shown: they may be credentials.
@@ -14,6 +17,8 @@ impl Config {
         let headers =
             |list: &[(String, String)]| -> Value { list.iter().map(|(name, _)| json!([name, "<redacted>"])).collect() };
         let wildcard = |port| std::net::SocketAddr::new(self.wildcard(), port).to_string();
+        let resolvers = dns::resolvers(std::slice::from_ref(&self.resolv_conf));
+        let families = if self.ipv6_enabled { Families::Dual } else { Families::Ipv4 };
         let mut dump = json!({
             "adminAddr": self.address(Address::Localhost(self.admin_port)),
             "altCaHostname": self.alt_ca_hostname,
@@ -27,6 +32,8 @@ impl Config {
             "crlPath": self.crl_path,
             "dnsProxy": self.dns_proxy,
             "dnsProxyAddr": self.address(self.dns_proxy_address),
+            "dnsResolverCfg": resolvers.dump(),
+            "dnsResolverOpts": resolvers.options_dump(families),
             "enableEnhancedBaggage": self.baggage,
             "fakeCa": self.fake_ca,
             "fakeSelfInbound": false,
@@ -67,7 +74,7 @@ impl Config {
                 "keepaliveTime": duration(self.socket.keepalive_time),
                 "userTimeoutEnabled": self.socket.user_timeout_enabled,
             },
-            "socks5Addr": Value::Null,
+            "socks5Addr": self.socks5.then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, ports::SOCKS5)).to_string()),
             "statsAddr": { "SocketAddr": wildcard(self.stats_port) },
             "windowSize": self.stream_window,
             "xdsAddress": self.xds_address,

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+use crate::app::supervisor;
 
 /// Reads a file for the configuration.
 type ReadFile = Box<dyn Fn(&Path) -> io::Result<String>>;
@@ -52,6 +55,17 @@ impl Environment {
     #[must_use]
     pub fn istio_version(&self) -> String {
         self.get("ISTIO_META_ISTIO_VERSION").unwrap_or("unknown").to_owned()
+    }
+
+    /// Who wants to hear how the process fares (sd_notify(3), sd_watchdog_enabled(3)).
+    #[must_use]
+    pub fn supervisor(&self) -> supervisor::Config {
+        let meant = self.get("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+        let watchdog = self.get("WATCHDOG_USEC").filter(|_| meant).and_then(|time| time.parse().ok());
+        supervisor::Config {
+            socket: self.get("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(Into::into),
+            watchdog: watchdog.filter(|time| *time > 0).map(Duration::from_micros),
+        }
     }
 
     /// The text of a variable; set to nothing counts as set.

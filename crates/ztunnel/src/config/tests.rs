@@ -241,6 +241,8 @@ fn the_dump_has_exactly_the_documented_keys_and_hides_header_values() {
         "illegalPorts",
         "proxy",
         "dnsProxy",
+        "dnsResolverCfg",
+        "dnsResolverOpts",
         "xdsOnDemand",
         "fakeCa",
         "fakeSelfInbound",

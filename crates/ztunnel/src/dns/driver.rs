@@ -4,7 +4,9 @@
 //! becomes a task of its own, of which a pod may have [`MOST_OPEN`].
 
 mod ask;
+mod hosts;
 mod later;
+mod names;
 mod servers;
 mod stream;
 
@@ -21,6 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 
+pub use self::hosts::{HostConfig, HostResolver};
+pub use self::names::PodNames;
 use self::servers::Servers;
 pub(super) use self::servers::read;
 use super::Config;
@@ -30,7 +34,7 @@ use super::local::{Answers, Asked, Step};
 use super::wire::query::{Fault, Query};
 use super::wire::{Rcode, kind, reply};
 use crate::net::conntrack::Conntrack;
-use crate::net::datagram::{self, Outlet};
+use crate::net::datagram::{self, Outlet, Parcel};
 use crate::net::listen::{BindError, Cut, ListenOptions, Listener, Transparency};
 use crate::net::netns::Netns;
 use crate::state::Views;
@@ -38,8 +42,9 @@ use crate::state::Views;
 /// Queries of one pod that wait for somebody else at a time. More are refused at once, so that the pod's resolver can
 /// turn to another server: whoever asks that much gets no answers in time anyway.
 const MOST_OPEN: usize = 512;
-/// Datagrams that are dealt with before other tasks of the thread get a turn.
-const DATAGRAMS_PER_TURN: usize = 32;
+/// Datagrams that are dealt with before they are answered, all at once, and other tasks of the thread get a turn: a fraction
+/// of a millisecond's work.
+const DATAGRAMS_PER_TURN: usize = 64;
 /// Longest query: names and options fit in several times. What is longer is no query.
 const LONGEST_QUERY: usize = 4096;
 /// After an error of the socket itself, which never lasts: long enough not to spin.
@@ -120,9 +125,8 @@ impl Resolvers {
     /// [`BindError`]; what was opened before is closed again.
     pub fn bind(&self, who: LocalWorkload, netns: Option<Arc<Netns>>) -> Result<PodResolver, BindError> {
         let config = &self.0.config;
-        let outlet = Outlet { mark: config.mark, netns: netns.clone() };
         let options = ListenOptions {
-            netns,
+            netns: netns.clone(),
             // Answers go back the way that queries came, which connection tracking knows: a mark would only be in its way.
             mark: None,
             port_reuse: config.port_reuse,
@@ -147,16 +151,26 @@ impl Resolvers {
                 Err(error) => return Err(error),
             }
         }
+        let pod = Arc::new(self.pod(who, netns));
+        Ok(PodResolver { waiting: Some((all, pod)), tasks: Vec::new() })
+    }
+
+    fn pod(&self, who: LocalWorkload, netns: Option<Arc<Netns>>) -> Pod {
         let desk = Desk {
             answers: Answers::default(),
             cache: Cache::default(),
             frequent: Frequent::new(self.0.counts.clone()),
             conntrack: None,
         };
+        let outlet = Outlet { mark: self.0.config.mark, netns };
         let open = Arc::new(Semaphore::new(MOST_OPEN));
-        let pod = Pod { who, shared: Arc::clone(&self.0), outlet, open, desk: Mutex::new(desk) };
-        Ok(PodResolver { waiting: Some((all, Arc::new(pod))), tasks: Vec::new() })
+        Pod { who, shared: Arc::clone(&self.0), outlet, open, desk: Mutex::new(desk) }
     }
+}
+
+/// Runs something that nobody waits for.
+fn detach(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
 }
 
 fn lacks_family(error: &io::Error) -> bool {
@@ -192,6 +206,7 @@ impl Drop for PodResolver {
 async fn serve_datagrams(pod: Arc<Pod>, socket: Arc<UdpSocket>) {
     let mut buffer = vec![0; LONGEST_QUERY + 1];
     let mut open = JoinSet::new();
+    let mut answers = Parcel::default();
     let local = socket.local_addr().ok();
     loop {
         if let Err(error) = socket.readable().await {
@@ -205,6 +220,7 @@ async fn serve_datagrams(pod: Arc<Pod>, socket: Arc<UdpSocket>) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     tracing::debug!(%error, "cannot receive a query");
+                    answers.send(&*socket);
                     tokio::time::sleep(SOCKET_PAUSE).await;
                     break;
                 }
@@ -213,8 +229,7 @@ async fn serve_datagrams(pod: Arc<Pod>, socket: Arc<UdpSocket>) {
             let mut desk = pod.desk();
             match pod.take(&mut desk, message, Transport::Udp) {
                 Taken::Ignored => {}
-                // A socket that takes nothing loses answers as a network does; clients ask again.
-                Taken::Answered => drop(socket.try_send_to(&desk.answers.out, from)),
+                Taken::Answered => answers.add(&desk.answers.out, from),
                 Taken::Open(query, permit) => {
                     let addressed = local.and_then(|local| desk.addressed(&pod.outlet, from, local));
                     drop(desk);
@@ -226,6 +241,8 @@ async fn serve_datagrams(pod: Arc<Pod>, socket: Arc<UdpSocket>) {
                 }
             }
         }
+        // A socket that takes nothing loses answers as a network does; clients ask again.
+        answers.send(&*socket);
     }
 }
 

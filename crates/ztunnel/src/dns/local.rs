@@ -124,4 +124,6 @@ fn tell(reply: &mut Reply<'_>, owner: Option<u16>, addresses: &mut [IpAddr], rng
 }
 
 #[cfg(test)]
+mod scripts;
+#[cfg(test)]
 mod tests;

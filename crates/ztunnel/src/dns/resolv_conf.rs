@@ -3,6 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use mesh::lookup::Families;
+use serde_json::{Value, json};
+
+use super::hosts::MOST_HOSTS;
+
 /// Servers that are used; as many as systems' own resolvers use.
 const MOST_SERVERS: usize = 3;
 /// Search domains that are used: as many as the Kubernetes API allows.
@@ -21,6 +26,8 @@ pub struct ResolvConf {
     pub servers: Vec<SocketAddr>,
     /// What resolvers append to names: in lower case, without final dots.
     pub search: Vec<Box<str>>,
+    /// Dots that a name has if it is tried as it is before any search domain.
+    pub ndots: usize,
     /// How long one server may take.
     pub timeout: Duration,
     /// Times that each is asked.
@@ -40,7 +47,8 @@ pub enum Order {
 
 impl Default for ResolvConf {
     fn default() -> Self {
-        Self { servers: Vec::new(), search: Vec::new(), timeout: TIMEOUT, attempts: ATTEMPTS, order: Order::Fixed }
+        let (servers, search) = (Vec::new(), Vec::new());
+        Self { servers, search, ndots: 1, timeout: TIMEOUT, attempts: ATTEMPTS, order: Order::Fixed }
     }
 }
 
@@ -75,10 +83,41 @@ impl ResolvConf {
         match (name, value.parse::<u32>()) {
             // The bounds of glibc.
             ("timeout", Ok(seconds)) => self.timeout = Duration::from_secs(seconds.clamp(1, 30).into()),
+            ("ndots", Ok(dots)) => self.ndots = dots.min(15) as usize,
             ("attempts", Ok(attempts)) => self.attempts = attempts.clamp(1, 5),
             ("rotate", _) => self.order = Order::InTurn,
             _ => {}
         }
+    }
+
+    /// `dnsResolverCfg` of the configuration dump (spec configuration 7).
+    #[must_use]
+    pub fn dump(&self) -> Value {
+        let connection = |server: &SocketAddr, protocol| json!({ "port": server.port(), "protocol": { "type": protocol }, "bind_addr": null });
+        let server = |server: &SocketAddr| {
+            json!({
+                "ip": server.ip(),
+                "trust_negative_responses": true,
+                "connections": [connection(server, "udp"), connection(server, "tcp")],
+            })
+        };
+        let servers: Vec<Value> = self.servers.iter().map(server).collect();
+        json!({ "domain": null, "search": self.search, "name_servers": servers })
+    }
+
+    /// `dnsResolverOpts` of the configuration dump: how host names of endpoints are looked up.
+    #[must_use]
+    pub fn options_dump(&self, families: Families) -> Value {
+        json!({
+            "ndots": self.ndots,
+            "timeout": self.timeout.as_secs_f64(),
+            "attempts": self.attempts,
+            "edns0": false,
+            "ip_strategy": if families == Families::Dual { "Ipv4AndIpv6" } else { "Ipv4Only" },
+            "cache_size": MOST_HOSTS,
+            "use_hosts_file": "Always",
+            "num_concurrent_reqs": self.servers.len(),
+        })
     }
 
     /// Whether all servers are this machine: systemd-resolved's stub or the like, which nobody reaches from another
@@ -106,6 +145,7 @@ mod tests {
         assert_eq!(conf.servers, ["10.96.0.10:53".parse().unwrap(), "[fd00::a]:53".parse().unwrap()]);
         assert_eq!(conf.search, ["default.svc.cluster.local".into(), Box::<str>::from("svc.cluster.local")]);
         assert_eq!((conf.timeout, conf.attempts, conf.order), (Duration::from_secs(3), 4, Order::InTurn));
+        assert_eq!((conf.ndots, ResolvConf::default().ndots, ResolvConf::parse("options ndots:99").ndots), (5, 1, 15));
     }
 
     #[test]
@@ -119,6 +159,18 @@ mod tests {
         assert_eq!((conf.timeout, conf.attempts, conf.order), (Duration::from_secs(30), 1, Order::Fixed));
         assert_eq!(conf.search, [Box::<str>::from("b")]);
         assert_eq!(ResolvConf::parse(""), ResolvConf::default());
+    }
+
+    #[test]
+    fn the_dump_says_whom_and_how() {
+        let conf = ResolvConf::parse("nameserver 10.96.0.10\nsearch corp\noptions ndots:5");
+        let dump = conf.dump();
+        assert_eq!((&dump["search"][0], &dump["name_servers"][0]["ip"]), (&json!("corp"), &json!("10.96.0.10")));
+        let connections = &dump["name_servers"][0]["connections"];
+        assert_eq!((&connections[0]["protocol"]["type"], &connections[1]["port"]), (&json!("udp"), &json!(53)));
+        let options = conf.options_dump(Families::Ipv4);
+        assert_eq!((&options["ndots"], &options["cache_size"]), (&json!(5), &json!(4096)));
+        assert_eq!((&options["timeout"], &options["ip_strategy"]), (&json!(1.5), &json!("Ipv4Only")));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Public so that the fuzz targets reach it.
 
+pub mod addresses;
 pub mod answer;
 pub mod query;
 pub mod reply;

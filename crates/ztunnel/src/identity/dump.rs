@@ -18,17 +18,25 @@ pub(super) fn certificates(table: &Table) -> Value {
 }
 
 fn row(identity: &str, state: &Published) -> Value {
-    let (state, chain, roots) = match state {
-        Published::Initializing => ("Initializing".to_owned(), &[][..], &[][..]),
-        Published::Available(certificate) => ("Available".to_owned(), certificate.chain(), certificate.roots()),
-        Published::Unavailable(error) => (format!("Unavailable: {error}"), &[][..], &[][..]),
+    let (chain, roots) = match state {
+        Published::Available(certificate) => (certificate.chain(), certificate.roots()),
+        Published::Initializing | Published::Unavailable(_) => (&[][..], &[][..]),
     };
     json!({
         "certChain": chain.iter().map(described).collect::<Value>(),
         "identity": identity,
         "rootCerts": roots.iter().map(described).collect::<Value>(),
-        "state": state,
+        "state": wording(state),
     })
+}
+
+/// What is known of an identity's certificate, in the dump's words.
+pub(super) fn wording(state: &Published) -> String {
+    match state {
+        Published::Initializing => "Initializing".to_owned(),
+        Published::Available(_) => "Available".to_owned(),
+        Published::Unavailable(error) => format!("Unavailable: {error}"),
+    }
 }
 
 fn described(certificate: &Certificate) -> Value {

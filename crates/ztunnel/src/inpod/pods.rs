@@ -17,7 +17,7 @@ use super::zds::PodUid;
 const MOST: usize = 4096;
 
 /// Pods that run or wait to; `N` tells namespaces apart, `P` is a proxy.
-pub(super) struct Pods<N, P> {
+pub struct Pods<N, P> {
     running: BTreeMap<PodUid, Running<N, P>>,
     pending: BTreeMap<PodUid, Pending<N>>,
     /// Pods that this connection has mentioned, until its snapshot is complete.
@@ -39,24 +39,29 @@ struct Running<N, P> {
 
 /// A pod that could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pending<N> {
-    pub(super) who: LocalWorkload,
-    pub(super) netns: N,
+pub struct Pending<N> {
+    /// Who it is.
+    pub who: LocalWorkload,
+    /// Where its sockets will be.
+    pub netns: N,
 }
 
 /// What an Add means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Added<P> {
+pub enum Added<P> {
     /// It runs already, in the same namespace.
     Known,
     /// It is to be started. What ran under its key before is to be stopped: it was another incarnation.
-    Start { replaces: Option<P> },
+    Start {
+        /// That one.
+        replaces: Option<P>,
+    },
 }
 
 /// A message that makes no sense, or not now. It is refused and nothing else follows from it: packets keep their
 /// boundaries, so that the next one is as good as any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Violation {
+pub enum Violation {
     /// A pod without a key.
     #[error("uid is required but not present")]
     NoUid,
@@ -74,24 +79,35 @@ pub(super) enum Violation {
     SecondSnapshot,
 }
 
+impl<N: PartialEq, P> Default for Pods<N, P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<N: PartialEq, P> Pods<N, P> {
-    pub(super) fn new() -> Self {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
         Self { running: BTreeMap::new(), pending: BTreeMap::new(), seen: BTreeSet::new(), snapshot: Snapshot::Awaited }
     }
 
     /// A connection to the agent has been made: it will tell everything anew.
-    pub(super) fn connected(&mut self) {
+    pub fn connected(&mut self) {
         self.seen.clear();
         self.snapshot = Snapshot::Awaited;
     }
 
     /// The connection is gone. Pods go on.
-    pub(super) fn disconnected(&mut self) {
+    pub fn disconnected(&mut self) {
         self.snapshot = Snapshot::Awaited;
     }
 
     /// The agent says that a pod is there, whether or not it says enough to start it.
-    pub(super) fn mention(&mut self, uid: &PodUid) -> Result<(), Violation> {
+    ///
+    /// # Errors
+    /// [`Violation::NoUid`], [`Violation::TooMany`].
+    pub fn mention(&mut self, uid: &PodUid) -> Result<(), Violation> {
         if uid.is_empty() {
             return Err(Violation::NoUid);
         }
@@ -106,7 +122,7 @@ impl<N: PartialEq, P> Pods<N, P> {
     }
 
     /// A pod that has been mentioned is there in this namespace.
-    pub(super) fn add(&mut self, uid: &PodUid, netns: &N) -> Added<P> {
+    pub fn add(&mut self, uid: &PodUid, netns: &N) -> Added<P> {
         if self.running.get(uid).is_some_and(|running| running.netns == *netns) {
             return Added::Known;
         }
@@ -114,18 +130,21 @@ impl<N: PartialEq, P> Pods<N, P> {
     }
 
     /// The pod runs.
-    pub(super) fn started(&mut self, uid: PodUid, who: LocalWorkload, netns: N, proxy: P) {
+    pub fn started(&mut self, uid: PodUid, who: LocalWorkload, netns: N, proxy: P) {
         self.pending.remove(&uid);
         self.running.insert(uid, Running { who, netns, proxy });
     }
 
     /// The pod could not be started.
-    pub(super) fn failed(&mut self, uid: PodUid, who: LocalWorkload, netns: N) {
+    pub fn failed(&mut self, uid: PodUid, who: LocalWorkload, netns: N) {
         self.pending.insert(uid, Pending { who, netns });
     }
 
     /// A pod is still there.
-    pub(super) fn keep(&mut self, uid: &PodUid) -> Result<(), Violation> {
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn keep(&mut self, uid: &PodUid) -> Result<(), Violation> {
         match self.snapshot {
             Snapshot::Awaited => self.mention(uid),
             Snapshot::Complete => Err(Violation::KeepAfterSnapshot),
@@ -133,7 +152,10 @@ impl<N: PartialEq, P> Pods<N, P> {
     }
 
     /// The pod is gone; yields what is to be stopped. A pod that is not known is gone already.
-    pub(super) fn del(&mut self, uid: &PodUid) -> Result<Option<P>, Violation> {
+    ///
+    /// # Errors
+    /// [`Violation::NoUid`].
+    pub fn del(&mut self, uid: &PodUid) -> Result<Option<P>, Violation> {
         if uid.is_empty() {
             return Err(Violation::NoUid);
         }
@@ -143,7 +165,10 @@ impl<N: PartialEq, P> Pods<N, P> {
     }
 
     /// All pods have been told; yields what the agent no longer knows and is to be stopped.
-    pub(super) fn snapshot_sent(&mut self) -> Result<Vec<(PodUid, P)>, Violation> {
+    ///
+    /// # Errors
+    /// [`Violation::SecondSnapshot`].
+    pub fn snapshot_sent(&mut self) -> Result<Vec<(PodUid, P)>, Violation> {
         if self.snapshot == Snapshot::Complete {
             return Err(Violation::SecondSnapshot);
         }
@@ -155,32 +180,35 @@ impl<N: PartialEq, P> Pods<N, P> {
     }
 
     /// Whether the agent has told everything.
-    pub(super) fn is_told(&self) -> bool {
+    #[must_use]
+    pub fn is_told(&self) -> bool {
         self.snapshot == Snapshot::Complete
     }
 
     /// Whether the agent has told everything and everything runs.
-    pub(super) fn is_ready(&self) -> bool {
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         self.is_told() && self.pending.is_empty()
     }
 
     /// Whether a proxy runs for the pod, or will be tried again.
-    pub(super) fn knows(&self, uid: &PodUid) -> bool {
+    #[must_use]
+    pub fn knows(&self, uid: &PodUid) -> bool {
         self.running.contains_key(uid) || self.pending.contains_key(uid)
     }
 
     /// Pods to try again.
-    pub(super) fn pending(&self) -> impl ExactSizeIterator<Item = (&PodUid, &Pending<N>)> {
+    pub fn pending(&self) -> impl ExactSizeIterator<Item = (&PodUid, &Pending<N>)> {
         self.pending.iter()
     }
 
     /// Pods that run.
-    pub(super) fn running(&self) -> impl ExactSizeIterator<Item = (&PodUid, &LocalWorkload)> {
+    pub fn running(&self) -> impl ExactSizeIterator<Item = (&PodUid, &LocalWorkload)> {
         self.running.iter().map(|(uid, running)| (uid, &running.who))
     }
 
     /// Everything that runs, to be stopped.
-    pub(super) fn into_running(self) -> impl Iterator<Item = P> {
+    pub fn into_running(self) -> impl Iterator<Item = P> {
         self.running.into_values().map(|running| running.proxy)
     }
 }

@@ -13,16 +13,16 @@ use mesh::LocalWorkload;
 use prost::Message as _;
 
 /// Largest packet that is read. The agent sends less than 1 KiB; more room costs nothing and forgives long names.
-pub(super) const MAX_PACKET: usize = 8 * 1024;
+pub const MAX_PACKET: usize = 8 * 1024;
 /// Longest error text of an acknowledgement: the agent reads 1 KiB in all (spec in-pod 2).
 const MAX_ERROR: usize = 900;
 
 /// A pod's key: the Kubernetes pod UID.
-pub(super) type PodUid = String;
+pub type PodUid = String;
 
 /// What the agent says; `D` is a file descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Message<D> {
+pub enum Message<D> {
     /// A pod is there, in this namespace. Who it is may have been left out.
     Add(PodUid, Option<LocalWorkload>, D),
     /// A pod is still there, though its namespace did not come along.
@@ -35,7 +35,8 @@ pub(super) enum Message<D> {
 
 impl<D> Message<D> {
     /// The pod that it is about.
-    pub(super) fn uid(&self) -> Option<&PodUid> {
+    #[must_use]
+    pub fn uid(&self) -> Option<&PodUid> {
         match self {
             Self::Add(uid, ..) | Self::Keep(uid) | Self::Del(uid) => Some(uid),
             Self::SnapshotSent => None,
@@ -45,7 +46,7 @@ impl<D> Message<D> {
 
 /// A packet that is not a message as agreed, so that nothing about what follows can be taken for granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ZdsError {
+pub enum ZdsError {
     /// Not protobuf, or not this message.
     #[error("not a ZDS request: {0}")]
     Malformed(#[from] prost::DecodeError),
@@ -70,19 +71,24 @@ pub(super) enum ZdsError {
 }
 
 /// The first packet we send.
-pub(super) fn hello() -> Vec<u8> {
+#[must_use]
+pub fn hello() -> Vec<u8> {
     ZdsHello { version: Version::V1.into() }.encode_to_vec()
 }
 
 /// The answer to one request: success, or what went wrong, cut to what the agent can read.
-pub(super) fn ack(outcome: &Result<(), String>) -> Vec<u8> {
+#[must_use]
+pub fn ack(outcome: &Result<(), String>) -> Vec<u8> {
     let error = outcome.as_ref().err().map_or("", String::as_str);
     let error = error[..error.floor_char_boundary(MAX_ERROR)].to_owned();
     WorkloadResponse { payload: Some(Answer::Ack(Ack { error })) }.encode_to_vec()
 }
 
 /// Reads one packet that came with these descriptors.
-pub(super) fn parse<D>(packet: &[u8], mut descriptors: Vec<D>) -> Result<Message<D>, ZdsError> {
+///
+/// # Errors
+/// [`ZdsError`]; descriptors are closed then.
+pub fn parse<D>(packet: &[u8], mut descriptors: Vec<D>) -> Result<Message<D>, ZdsError> {
     if descriptors.len() > 1 {
         return Err(ZdsError::ManyDescriptors(descriptors.len()));
     }

@@ -3,10 +3,14 @@
 //! A resolver is no peer of the mesh: it is asked in the clear, from the pod's namespace, with our mark, and nothing that
 //! an app sends in a connection goes there. That is why these sockets need no permit.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::listen::{BindError, ListenOptions, PortReuse};
@@ -43,6 +47,51 @@ pub fn bind(address: SocketAddr, options: &ListenOptions) -> Result<UdpSocket, B
         None => open(),
     };
     opened.map_err(|source| BindError { address, source })
+}
+
+/// Datagrams that leave together, with one system call: whoever waits for several of them is woken once. Keeps its buffers.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    bytes: Vec<u8>,
+    /// Where each ends, and where it goes.
+    parts: Vec<(usize, SocketAddrAny)>,
+}
+
+impl Parcel {
+    /// One more.
+    pub fn add(&mut self, datagram: &[u8], to: SocketAddr) {
+        self.bytes.extend_from_slice(datagram);
+        self.parts.push((self.bytes.len(), to.as_any()));
+    }
+
+    /// Sends all, and is empty then. What a socket does not take is lost, as on a network.
+    pub fn send(&mut self, socket: impl AsFd) {
+        let mut from = 0;
+        let slice =
+            |(end, _): &(usize, SocketAddrAny)| [IoSlice::new(&self.bytes[std::mem::replace(&mut from, *end)..*end])];
+        let slices: Vec<[IoSlice<'_>; 1]> = self.parts.iter().map(slice).collect();
+        let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = Vec::new();
+        controls.resize_with(self.parts.len(), SendAncillaryBuffer::default);
+        let parts = self.parts.iter().zip(&slices).zip(&mut controls);
+        let mut messages: Vec<MMsgHdr<'_>> =
+            parts.map(|(((_, to), slice), control)| MMsgHdr::new_with_addr(to, slice, control)).collect();
+        let mut rest = messages.as_mut_slice();
+        while !rest.is_empty() {
+            let gone = match sendmmsg(&socket, rest, SendFlags::DONTWAIT) {
+                Ok(sent) => sent.max(1),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN | Errno::NOBUFS) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot send a datagram");
+                    1
+                }
+            };
+            rest = rest.get_mut(gone..).unwrap_or_default();
+        }
+        drop(messages);
+        self.bytes.clear();
+        self.parts.clear();
+    }
 }
 
 /// The way from a pod to resolvers.
@@ -94,5 +143,42 @@ impl Outlet {
             socket.set_mark(mark)?;
         }
         Ok(socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn local() -> UdpSocket {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket
+    }
+
+    #[test]
+    fn datagrams_that_leave_together_arrive_one_by_one_where_they_are_to_go() {
+        let (sender, first, second) = (local(), local(), local());
+        let mut parcel = Parcel::default();
+        parcel.send(&sender);
+        for round in 0..2u8 {
+            parcel.add(&[round, 1], first.local_addr().unwrap());
+            parcel.add(&[], second.local_addr().unwrap());
+            // Nothing goes to port 0; what comes after it does.
+            parcel.add(&[9], (Ipv4Addr::LOCALHOST, 0).into());
+            parcel.add(&[round, 2, 3], first.local_addr().unwrap());
+            parcel.send(&sender);
+            let receive = |socket: &UdpSocket| {
+                let mut buffer = [0; 16];
+                let (length, from) = socket.recv_from(&mut buffer).unwrap();
+                assert_eq!(from, sender.local_addr().unwrap());
+                buffer[..length].to_vec()
+            };
+            assert_eq!((receive(&first), receive(&first)), (vec![round, 1], vec![round, 2, 3]));
+            assert_eq!(receive(&second), [0; 0]);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,22 @@ use mesh::permit::Grant;
 use mesh::{Hop, Permit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+mod race;
 
 use super::netns::Netns;
 use super::options::{self, Liveness};
 
 /// How long a connection may take to be established, socket set-up included (spec data-plane 2.3).
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ports of connections under a client's address. To the kernel, such a connection and one that the client itself opens to
+/// the app are the same if their ports are: packets of the second would count as the first's, not be redirected, and be
+/// refused by the app's side. So they are none that kernels choose for clients by default (32768 and up).
+const FOREIGN_PORTS: RangeInclusive<u16> = 1024..=32767;
+/// How many of them are tried. A destination that has most of them in use from one client is rare, and not lost then.
+const FOREIGN_PORT_ATTEMPTS: usize = 8;
 
 /// Makes connections from the namespace of one pod.
 #[derive(Debug, Clone)]
@@ -33,7 +44,7 @@ impl Dialer {
         Self { netns, mark, peers, apps }
     }
 
-    /// Connects to what `permit` allows, from the source address that it asks to keep, if any.
+    /// Connects to what `permit` allows, to whichever of its addresses answers first if it has several (RFC 8305), from the source address that it asks to keep, if any.
     ///
     /// A connection to an app is [reset](options::reset_on_close) when it is closed before it has ended.
     ///
@@ -57,15 +68,20 @@ impl Dialer {
             Grant::Outbound(_) => None, // never spoofed
         };
         let source = kept.filter(|source| *source != destination.ip());
-        match tokio::time::timeout(patience.min(DIAL_TIMEOUT), self.connect(source, destination, &permit.hop())).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")),
-        }
+        let patience = patience.min(DIAL_TIMEOUT);
+        let hop = permit.hop();
+        let outcome = match permit.grant() {
+            Grant::Outbound(route) if !route.others.is_empty() => {
+                let all: Vec<SocketAddr> = std::iter::once(destination).chain(route.others.iter().copied()).collect();
+                timeout(patience, race::first(&all, &|address| self.connect(None, address, &hop))).await
+            }
+            Grant::Outbound(_) | Grant::Inbound(..) => timeout(patience, self.connect(source, destination, &hop)).await,
+        };
+        outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")))
     }
 
     async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<TcpStream> {
-        let socket = self.socket(source, destination, hop)?;
-        let connected = is_connected(&socket, destination)?;
+        let (socket, connected) = self.begin(source, destination, hop)?;
         let stream = TcpStream::from_std(socket.into())?;
         if connected {
             return Ok(stream);
@@ -77,7 +93,24 @@ impl Dialer {
         }
     }
 
-    fn socket(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<Socket> {
+    /// A socket that connects or has connected. A port of a source to be kept may be in use towards this destination:
+    /// then another is tried, and in the end one of the kernel's choice.
+    fn begin(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<(Socket, bool)> {
+        for _ in 0..FOREIGN_PORT_ATTEMPTS {
+            let Some(source) = source else { break };
+            let from = SocketAddr::new(source, rand::random_range(FOREIGN_PORTS));
+            let socket = self.socket(Some(from), destination, hop)?;
+            match is_connected(&socket, destination) {
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                begun => return Ok((socket, begun?)),
+            }
+        }
+        let socket = self.socket(source.map(|source| SocketAddr::new(source, 0)), destination, hop)?;
+        let connected = is_connected(&socket, destination)?;
+        Ok((socket, connected))
+    }
+
+    fn socket(&self, source: Option<SocketAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<Socket> {
         let new = || Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP));
         let socket = match &self.netns {
             Some(netns) => netns.run(new)??,
@@ -94,9 +127,12 @@ impl Dialer {
             socket.set_mark(mark)?;
         }
         if let Some(source) = source {
-            let kept = options::allow_foreign_source(&socket, source)
-                .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()));
+            let kept = options::allow_foreign_source(&socket, source.ip()).and_then(|()| {
+                // Another socket may listen at the port: then the kernel chooses.
+                socket.bind(&source.into()).or_else(|_| socket.bind(&SocketAddr::new(source.ip(), 0).into()))
+            });
             if let Err(error) = kept {
+                let source = source.ip();
                 tracing::warn!(%source, %destination, %error, "failed to keep the client's address");
             }
         }

@@ -79,7 +79,9 @@ pub fn allow_foreign_source(socket: &socket2::Socket, source: IpAddr) -> io::Res
         IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
         IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
     }
-    // Ports are then picked at connect, per 4-tuple: one busy client address cannot use up the port range.
+    // A port serves towards every destination at once,
+    socket.set_reuse_address(true)?;
+    // and if none is given, it is picked at connect, per 4-tuple: one busy client address cannot use up the port range.
     bind_without_port(socket)
 }
 

@@ -8,6 +8,7 @@ use mesh::{Direction, LocalWorkload, Refusal, Workload};
 
 use super::Config;
 use super::limits::Quota;
+use super::neighbours::Neighbours;
 use super::registry::Registry;
 use crate::identity::Identities;
 use crate::net::dial::Dialer;
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) dialer: Dialer,
     pub(super) registry: Arc<Registry>,
     pub(super) quota: Quota,
+    /// The pods of this process, if they may reach each other without a tunnel.
+    pub(super) neighbours: Option<Neighbours>,
 }
 
 impl Context {
@@ -69,7 +72,9 @@ impl Context {
     async fn find_out(&self, need: &Need, learnt: &mut Learnt) {
         match need {
             Need::Resolve { hostname, .. } => {
-                let resolution = super::resolve::resolve(hostname).await;
+                self.telemetry
+                    .host_resolved(self.views.current().view.local(&self.who).map(|source| &**source), hostname);
+                let resolution = self.config.host_names.resolve(hostname).await;
                 learnt.resolved(hostname.clone(), resolution);
             }
             Need::LocalWorkload(who) => {

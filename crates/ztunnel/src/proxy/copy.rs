@@ -46,7 +46,7 @@ impl CopyError {
         if is_reset(&error) { Self::Reset(side) } else { Self::Read(side, error) }
     }
 
-    fn write(side: End, error: io::Error) -> Self {
+    pub(super) fn write(side: End, error: io::Error) -> Self {
         if is_reset(&error) { Self::Reset(side) } else { Self::Write(side, error) }
     }
 }

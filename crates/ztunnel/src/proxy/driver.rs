@@ -1,6 +1,7 @@
 //! The tasks of a pod's proxy: accept loops, one task per tunnel and per plain connection, and the drain.
 
 use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -17,15 +18,17 @@ use tracing::Instrument;
 use super::context::Context;
 use super::inbound::{InboundTunnel, Patience};
 use super::limits::{Pace, Quota};
+use super::neighbours::{Neighbours, Presence};
 use super::outbound::{self, Failure, Outgoing};
 use super::pool::{NewTunnel, Pool};
 use super::registry::Registry;
-use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole};
+use super::socks::{self, Front, Names, NamesOf};
+use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole, Transport};
 use super::worker::Workers;
-use super::{Config, Phase, SharedConfig, Shutdown, passthrough, reached, span};
+use super::{Config, Phase, SameNode, SharedConfig, Shutdown, passthrough, reached, span};
 use crate::identity::{Identities, Priority, peer_identity};
 use crate::net::dial::{DIAL_TIMEOUT, Dialer};
-use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener, PortReuse};
+use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener, PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::original_dst::original_destination;
 use crate::state::{ANNOUNCEMENT_TIMEOUT, Views};
@@ -48,6 +51,9 @@ pub struct Proxies {
     identities: Identities,
     telemetry: Telemetry,
     workers: Workers,
+    /// What names mean that are asked for by SOCKS5.
+    names: Option<NamesOf>,
+    neighbours: Option<Neighbours>,
 }
 
 /// A pod's listeners, open but not accepting.
@@ -55,6 +61,7 @@ struct Sockets {
     inbound: Listener,
     inbound_plaintext: Listener,
     outbound: Listener,
+    socks: Option<(Listener, Names)>,
 }
 
 /// The proxy of one pod. Dropping it cuts all its connections.
@@ -62,14 +69,23 @@ pub struct PodProxy {
     registry: Arc<Registry>,
     phase: watch::Sender<Phase>,
     /// Not accepting yet.
-    waiting: Option<(Sockets, Arc<Context>, Runtime)>,
+    waiting: Option<Box<(Sockets, Arc<Context>, Runtime)>>,
+    /// Accepting from the other pods of the process.
+    presence: Option<Presence>,
 }
 
 impl Proxies {
     /// A maker of proxies that share all this.
     #[must_use]
     pub fn new(config: Config, views: Views, identities: Identities, telemetry: Telemetry, workers: Workers) -> Self {
-        Self { config: Arc::new(config), views, identities, telemetry, workers }
+        let neighbours = (config.same_node == SameNode::Direct).then(Neighbours::default);
+        Self { config: Arc::new(config), views, identities, telemetry, workers, names: None, neighbours }
+    }
+
+    /// The same with SOCKS5, if the configuration has a port for it.
+    #[must_use]
+    pub fn with_names(self, names: NamesOf) -> Self {
+        Self { names: Some(names), ..self }
     }
 
     /// Opens the listeners for `who` in `netns` (`None`: our own). Connections queue until [`PodProxy::accept`].
@@ -88,17 +104,25 @@ impl Proxies {
         };
         let towards_peers = ListenOptions { liveness: config.peers, cut: Cut::End, ..options.clone() };
         let ports = config.listeners;
-        let open = |component: &str, port, options: &ListenOptions| {
-            let listener = Listener::bind(ports.at(port), options)?;
+        let open_at = |component: &str, address, options: &ListenOptions| {
+            let listener = Listener::bind(address, options)?;
             let transparent = listener.is_transparent();
             tracing::info!(address = %listener.address(), component, transparent, "listener established");
             Ok(listener)
         };
+        let open = |component: &str, port, options: &ListenOptions| open_at(component, ports.at(port), options);
+        let within = ListenOptions { transparency: Transparency::Never, ..options.clone() };
+        let socks = ports.socks5.zip(self.names.as_ref());
         let sockets = span(&who).in_scope(|| {
+            let socks = socks.map(|(port, names)| {
+                let listener = open_at("socks5", SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &within)?;
+                Ok((listener, names(&who, netns.clone())))
+            });
             Ok(Sockets {
                 inbound: open("inbound", ports.inbound, &towards_peers)?,
                 inbound_plaintext: open("inbound plaintext", ports.inbound_plaintext, &options)?,
                 outbound: open("outbound", ports.outbound, &options)?,
+                socks: socks.transpose()?,
             })
         })?;
         let registry = Arc::<Registry>::default();
@@ -114,9 +138,15 @@ impl Proxies {
             dialer: Dialer::new(netns, config.mark, config.peers, config.apps),
             registry: Arc::clone(&registry),
             quota: Quota::new(config.limits, self.telemetry.clone()),
+            neighbours: self.neighbours.clone(),
         });
         let phase = watch::Sender::new(Phase::Running);
-        Ok(PodProxy { registry, phase, waiting: Some((sockets, context, self.workers.next().clone())) })
+        Ok(PodProxy {
+            registry,
+            phase,
+            waiting: Some(Box::new((sockets, context, self.workers.next().clone()))),
+            presence: None,
+        })
     }
 
     /// Waits until `who` is announced and has its certificate, or has failed to get one. Whoever waits bounds this.
@@ -133,29 +163,37 @@ impl PodProxy {
     /// # Errors
     /// If the worker cannot watch the listeners.
     pub fn accept(&mut self, workers: &Workers) -> std::io::Result<()> {
-        let Some((sockets, context, runtime)) = self.waiting.take() else { return Ok(()) };
+        let Some(waiting) = self.waiting.take() else { return Ok(()) };
+        let (sockets, context, runtime) = *waiting;
         let _entered = runtime.enter();
         let span = span(&context.who);
         let phase = self.phase.subscribe();
         let pool = Arc::new(new_pool(&context, &runtime, &phase));
+        let watched = Arc::clone(&pool);
         let door = |listener, reporter| Door::new(&context, listener, reporter, &phase);
         let inbound = door(sockets.inbound, Reporter::Destination)?;
         let plaintext = door(sockets.inbound_plaintext, Reporter::Destination)?;
         let outbound = door(sockets.outbound, Reporter::Source)?;
+        self.presence = context.neighbours.as_ref().map(|neighbours| neighbours.add(&context, phase.clone()));
         let inbound = accept_inbound(Arc::clone(&context), inbound, workers.clone(), phase.clone());
         runtime.spawn(inbound.instrument(span.clone()));
         let plaintext = accept_plaintext(Arc::clone(&context), plaintext, phase.clone());
         runtime.spawn(plaintext.instrument(span.clone()));
         let outgoing = Arc::new(Outgoing::new(Arc::clone(&context), pool, phase.clone()));
+        if let Some((listener, names)) = sockets.socks {
+            let asked = socks::accept(Arc::clone(&outgoing), names, door(listener, Reporter::Source)?);
+            runtime.spawn(asked.instrument(span.clone()));
+        }
         let outbound = accept_outbound(outgoing, outbound);
         runtime.spawn(outbound.instrument(span.clone()));
-        runtime.spawn(watch_policies(context, phase).instrument(span));
+        runtime.spawn(watch_policies(context, watched, phase).instrument(span));
         Ok(())
     }
 
     /// Ends the proxy and waits until its connections have ended.
     pub async fn shutdown(mut self, how: Shutdown) {
         self.waiting = None;
+        self.presence = None;
         if let Shutdown::Graceful(deadline) = how {
             self.phase.send_replace(Phase::Draining);
             self.registry.tell_all(|| Command::Drain).await;
@@ -172,8 +210,8 @@ impl PodProxy {
 }
 
 /// Re-evaluates all tunnels of the pod whenever the state of the mesh changes, and once more when what a change left
-/// missing has had its time.
-async fn watch_policies(context: Arc<Context>, mut phase: watch::Receiver<Phase>) {
+/// missing has had its time. Tunnels to where nobody is any more take nothing new.
+async fn watch_policies(context: Arc<Context>, pool: Arc<Pool>, mut phase: watch::Receiver<Phase>) {
     let mut changes = context.views.changes();
     let mut strict_at = None;
     let mut health = Health::Unhealthy; // a pod that is not healthy yet is not one that ends
@@ -191,6 +229,9 @@ async fn watch_policies(context: Arc<Context>, mut phase: watch::Receiver<Phase>
             Patience::Wait => strict_at.or(Some(Instant::now() + ANNOUNCEMENT_TIMEOUT)),
             Patience::Final => None,
         };
+        for tunnel in pool.outdated(&context.views.current().view) {
+            tunnel.tell(Command::Drain).await;
+        }
         context.registry.tell_all(|| Command::Recheck(patience)).await;
     }
 }
@@ -209,7 +250,7 @@ async fn see_health(context: &Context, before: Health) -> Health {
 }
 
 /// A listener of a pod, until it has accepted its last connection.
-struct Door {
+pub(super) struct Door {
     acceptor: Acceptor,
     phase: watch::Receiver<Phase>,
     /// Whether others may listen on the port, and so connections come that are meant for them.
@@ -234,7 +275,7 @@ impl Door {
     }
 
     /// The next connection within the pod's limits, or `None` once the pod drains and the last has come.
-    async fn next(&mut self) -> Option<(Arrival, SocketGuard)> {
+    pub(super) async fn next(&mut self) -> Option<(Arrival, SocketGuard)> {
         let Context { quota, telemetry, .. } = &*Arc::clone(&self.context);
         loop {
             let arrival = self.arrival().await?;
@@ -295,7 +336,7 @@ async fn accept_outbound(outgoing: Arc<Outgoing>, mut door: Door) {
     while let Some((arrival, socket)) = door.next().await {
         let target = original_destination(&arrival.socket, arrival.local);
         let outgoing = Arc::clone(&outgoing);
-        let capture = async move { outbound::capture(&outgoing, arrival, target, socket).await };
+        let capture = async move { outbound::capture(&outgoing, arrival, target, socket, Front::Captured).await };
         tokio::spawn(capture.in_current_span());
         accepted += 1;
         if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
@@ -390,7 +431,7 @@ async fn prepare_server(
     let role = Role::Server(ServerRole::Unauthenticated(serve));
     let half_closed_timeout = context.config.half_closed_timeout;
     let census = context.telemetry.census(Reporter::Destination);
-    Ok(Some((Driver::new(socket, tunnel, role, mailbox, half_closed_timeout, census), registered)))
+    Ok(Some((Driver::new(Transport::Socket(socket), tunnel, role, mailbox, half_closed_timeout, census), registered)))
 }
 
 fn new_pool(context: &Arc<Context>, runtime: &Runtime, phase: &watch::Receiver<Phase>) -> Pool {
@@ -432,7 +473,7 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
             let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release, early_data });
             let half_closed_timeout = context.config.half_closed_timeout;
             let census = context.telemetry.census(Reporter::Source);
-            match Driver::new(socket, tunnel, role, mailbox, half_closed_timeout, census).await {
+            match Driver::new(Transport::Socket(socket), tunnel, role, mailbox, half_closed_timeout, census).await {
                 Ended::Clean => {}
                 Ended::Handshake(error) | Ended::Failed(error) => {
                     tracing::debug!(next = %key.next, %error, "tunnel ended");
@@ -456,12 +497,12 @@ fn dial_failure(error: &std::io::Error) -> Failure {
 }
 
 /// A failure of this side, which another endpoint would not change.
-fn ours(cause: Cause, error: String) -> Failure {
+pub(super) fn ours(cause: Cause, error: String) -> Failure {
     Failure::new(Fault::Final, cause, error)
 }
 
 /// Everybody who waited for a tunnel that did not come about shares the reason.
-fn fail_all(mut mailbox: Mailbox, failure: &Failure) {
+pub(super) fn fail_all(mut mailbox: Mailbox, failure: &Failure) {
     mailbox.commands.close();
     while let Ok(command) = mailbox.commands.try_recv() {
         if let Command::Open(opening) = command {

@@ -13,8 +13,8 @@ use mesh::ask::{Halt, Learnt};
 use mesh::authorize::{Denied, Verdict};
 use mesh::permit::Grant;
 use mesh::{
-    Admission, Cause, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, Traceparent, Workload,
-    admit_hbone, admit_plaintext, authorize,
+    Admission, Cause, Decided, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, Traceparent,
+    Workload, admit_hbone, admit_plaintext, authorize,
 };
 use tokio::net::TcpStream;
 
@@ -41,13 +41,28 @@ impl InboundTunnel {
         Box::pin(async move { this.decide(request).await })
     }
 
+    /// The same for a connection that is not asked for by HTTP; the headers are those that the request would have.
+    pub(super) async fn connect_for(self: &Arc<Self>, authority: &str, headers: &[(&'static str, String)]) -> Answer {
+        let all = |name| headers.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.clone().into());
+        let first = |name| all(name).next();
+        let request = OwnedRequest {
+            method: "CONNECT".to_owned(),
+            authority: authority.to_owned(),
+            baggage: all("baggage").collect(),
+            forwarded: first("forwarded"),
+            forwarded_network: first("x-forwarded-network"),
+            traceparent: first("traceparent"),
+        };
+        self.decide(request).await
+    }
+
     /// Whether nothing has been published since a decision was made.
     pub(super) fn is_current(&self, version: u64) -> bool {
         self.context.views.version() == version
     }
 
     /// Whether a stream is still allowed; if not, how its record ends.
-    pub(super) fn recheck(&self, permit: &Permit, patience: Patience) -> Result<(), Outcome> {
+    pub(super) fn recheck(&self, permit: &Permit, patience: Patience) -> Result<(), TakenBack> {
         recheck(&self.context, permit, patience)
     }
 
@@ -160,16 +175,21 @@ pub(super) struct Connected {
 /// Authorizes an admission and dials its app. The connection is on record from here on; an error is what
 /// whoever asked is told.
 async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, Cause> {
-    let meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
+    let mut meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
     let (permit, decided_on) = match allow(context, admission).await {
         Ok(allowed) => allowed,
         Err(refusal) => {
+            meter.decided(refusal.denial().and_then(Decided::of_denial));
             meter.finish(Outcome::failed(refusal.cause(), refusal.to_string()));
             return Err(refusal.cause());
         }
     };
+    meter.decided(verdict_of(&permit).and_then(|verdict| Decided::of(&verdict.decision)));
     match context.dialer.dial(&permit).await {
-        Ok(app) => Ok(Connected { app, permit: Box::new(permit), decided_on, meter }),
+        Ok(app) => {
+            meter.connected();
+            Ok(Connected { app, permit: Box::new(permit), decided_on, meter })
+        }
         Err(error) => {
             meter.finish(Outcome::failed(Cause::AppUnreachable, format!("connection failed: {error}")));
             Err(Cause::AppUnreachable)
@@ -227,8 +247,24 @@ pub(super) enum Patience {
     Final,
 }
 
-/// Whether a live connection is still allowed; if not, how its record ends.
-pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) -> Result<(), Outcome> {
+/// That a live connection is no longer allowed.
+pub(super) struct TakenBack {
+    /// How its record ends.
+    pub(super) outcome: Outcome,
+    /// The policy that says so, if it is one.
+    pub(super) by: Option<Decided>,
+}
+
+impl TakenBack {
+    /// Puts the connection on record.
+    pub(super) fn finish(self, mut meter: Meter) {
+        meter.decided(self.by);
+        meter.finish(self.outcome);
+    }
+}
+
+/// Whether a live connection is still allowed.
+pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) -> Result<(), TakenBack> {
     let Err(refusal) = permit.recheck(&context.views.current().view) else { return Ok(()) };
     if patience == Patience::Wait && refusal.need().is_some() {
         return Ok(());
@@ -243,5 +279,7 @@ pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) ->
             admission.destination().uid,
         );
     }
-    Err(Outcome::failed(refusal.cause(), refusal.to_string()))
+    refusal.denial().into_iter().for_each(|denial| context.telemetry.policy_cut(denial));
+    let by = refusal.denial().and_then(Decided::of_denial);
+    Err(TakenBack { outcome: Outcome::failed(refusal.cause(), refusal.to_string()), by })
 }

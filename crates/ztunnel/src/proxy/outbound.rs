@@ -9,29 +9,37 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream as AppSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh::ask::Replay;
 use mesh::connect::{baggage, forwarded};
 use mesh::permit::Grant;
-use mesh::retry::Next;
+use mesh::retry::{Next, Others, PickRole};
 use mesh::{
     Attempts, Cause, Direction, Failures, Fault, Flow, Hop, Outbound, Outcome, Past, Permit, Pick, Refusal, Route,
     Traceparent, route,
 };
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::context::Context;
 use super::pool::{Pool, PoolKey};
 use super::random::{Random, traceparent};
-use super::tunnel::Opening;
-use super::{Phase, driver, passthrough};
+use super::socks::{Front, Reply};
+use super::tunnel::{Opening, Passenger};
+use super::{Phase, direct, driver, passthrough};
 use crate::net::dial::DIAL_TIMEOUT;
 use crate::net::listen::Arrival;
 use crate::telemetry::{Meter, SocketGuard};
 
 /// Tunnels that a connection may try before a byte of it has left; each move means that a tunnel said it would not.
 const MOVES: u8 = 3;
+
+/// The header that tells the far end of a tunnel through a gateway which network it leads from (spec data-plane 6.2).
+pub(super) const FORWARDED_NETWORK: &str = "x-forwarded-network";
+
+/// Where a tunnel ends, and the identities of which its end has to prove one.
+type Place = (SocketAddr, Arc<[mesh::Identity]>);
 
 /// What the connections that leave one pod share.
 pub(super) struct Outgoing {
@@ -51,6 +59,8 @@ pub(super) struct Failure {
     pub(super) error: String,
     /// The code that the peer gave, if it was the peer that refused.
     pub(super) peer_reason: Option<Box<str>>,
+    /// The error of the dial, if it was one.
+    pub(super) kind: Option<io::ErrorKind>,
 }
 
 /// A captured connection that no next hop has answered for yet.
@@ -66,6 +76,8 @@ pub(super) struct Pursuit {
     pub(super) attempts: Attempts,
     /// What the app said first, if an attempt has read it: no more than fits into any socket's buffer.
     pub(super) early: Vec<u8>,
+    /// Who waits for an answer.
+    pub(super) front: Front,
 }
 
 impl Outgoing {
@@ -86,19 +98,23 @@ impl Outgoing {
             let mut failures = self.failures();
             let past = Past { failures: &failures, tried: attempts.tried(), now };
             let found = route(&Outbound { view, source: &source, client, target, learnt, settings, past }, &mut draw);
-            if let Ok(Route { pick: Some(pick), .. }) = &found {
-                failures.chosen(pick, now);
+            if let Ok(route) = &found {
+                route.picks().for_each(|pick| failures.chosen(pick, now));
             }
             found
         };
         context.settle(decide).await
     }
 
-    /// An endpoint has answered: it is no longer avoided.
+    /// What was chosen has answered: it is no longer avoided.
     pub(super) fn worked(&self, permit: &Permit) {
-        if let Some(pick) = pick(permit) {
-            self.failures().worked(pick);
-        }
+        picks(permit).for_each(|pick| self.failures().worked(pick));
+    }
+
+    /// The way to what was chosen is there.
+    pub(super) fn way_worked(&self, permit: &Permit) {
+        let ways = picks(permit).filter(|pick| pick.role == PickRole::Way);
+        ways.for_each(|pick| self.failures().worked(pick));
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -108,25 +124,35 @@ impl Outgoing {
 }
 
 /// What was chosen to get where a permit leads.
-fn pick(permit: &Permit) -> Option<&Pick> {
-    match permit.grant() {
-        Grant::Outbound(route) => route.pick.as_ref(),
+fn picks(permit: &Permit) -> impl Iterator<Item = &Pick> {
+    let route = match permit.grant() {
+        Grant::Outbound(route) => Some(route),
         Grant::Inbound(..) => None,
-    }
+    };
+    route.into_iter().flat_map(Route::picks)
 }
 
 /// Takes care of a captured connection, up to its end if it stays in plain TCP.
-pub(super) async fn capture(outgoing: &Arc<Outgoing>, arrival: Arrival, target: SocketAddr, socket: SocketGuard) {
+pub(super) async fn capture(
+    outgoing: &Arc<Outgoing>,
+    arrival: Arrival,
+    target: SocketAddr,
+    socket: SocketGuard,
+    front: Front,
+) {
     let context = &outgoing.context;
     let attempts = Attempts::new(context.config.retry, Instant::now());
     let route = match outgoing.find_route(arrival.peer, target, &attempts).await {
         Ok(route) => route,
-        Err(refusal) => return context.deny_early(arrival.peer, target, Direction::Outbound, &refusal),
+        Err(refusal) => {
+            context.deny_early(arrival.peer, target, Direction::Outbound, &refusal);
+            return front.turn_away(arrival.socket, Reply::to(refusal.cause(), None, None));
+        }
     };
     let trace = traceparent();
     let meter = context.telemetry.begin(Arc::new(Flow::outbound(&route, trace.trace)));
     let (outgoing, app, early) = (Arc::clone(outgoing), arrival.socket, Vec::new());
-    Pursuit { outgoing, app, meter, socket, trace, attempts, early }.go(route).await;
+    Pursuit { outgoing, app, meter, socket, trace, attempts, early, front }.go(route).await;
 }
 
 impl Pursuit {
@@ -137,19 +163,29 @@ impl Pursuit {
             let permit = route.permit();
             let failure = match hop {
                 Hop::Tcp { .. } => {
-                    let patience = self.attempts.patience(pick(&permit), Instant::now()).unwrap_or(DIAL_TIMEOUT);
+                    let patience = self.patience(&permit).unwrap_or(DIAL_TIMEOUT);
                     match self.outgoing.context.dialer.dial_within(&permit, patience).await {
                         Ok(server) => {
                             self.outgoing.worked(&permit);
+                            self.reached(&permit, &server);
                             return passthrough::carry_outbound(self, server).await;
                         }
                         Err(error) => Failure::of_dial(&error, format!("io error: {error}")),
                     }
                 }
-                Hop::Hbone { next, authority, expect } => return self.through_tunnel(permit, next, &authority, expect),
-                Hop::DoubleHbone { .. } => {
-                    let error = "the destination is in another network, which this version cannot reach yet";
-                    Failure::new(Fault::Final, Cause::OtherNetwork, error.to_owned())
+                Hop::Hbone { next, authority, expect } => match direct::way(&self.outgoing.context, &permit).await {
+                    None => return self.through_tunnel(permit, &authority, (next, expect), None),
+                    Some(way) => match way.ask(&permit, self.trace).await {
+                        Ok(accepted) => {
+                            self.outgoing.worked(&permit);
+                            return way.carry(self, accepted).await;
+                        }
+                        Err(failure) => failure,
+                    },
+                },
+                Hop::DoubleHbone { gateway, gateway_expect, authority, inner_expect } => {
+                    let gateway_and = Some((gateway, gateway_expect));
+                    return self.through_tunnel(permit, &authority, (gateway, inner_expect), gateway_and);
                 }
             };
             match self.reconsider(&permit, failure).await {
@@ -159,24 +195,44 @@ impl Pursuit {
         }
     }
 
-    fn through_tunnel(
-        self,
-        permit: Permit,
-        next: SocketAddr,
-        authority: &mesh::Authority,
-        expect: Arc<[mesh::Identity]>,
-    ) {
+    /// Puts on record which of several addresses it was.
+    fn reached(&mut self, permit: &Permit, server: &TcpStream) {
         let Grant::Outbound(route) = permit.grant() else { return };
-        let key = PoolKey { source: route.source.identity(), next, expect };
+        if let Ok(target) = server.peer_addr()
+            && route.others.contains(&target)
+        {
+            let reached = Route { hop: Hop::Tcp { target }, ..route.clone() };
+            self.meter.redirect(Arc::new(Flow::outbound(&reached, self.trace.trace)));
+        }
+    }
+
+    /// How long a further step of an attempt may take that `permit` allows; `None` is as long as any.
+    pub(super) fn patience(&self, permit: &Permit) -> Option<Duration> {
+        let alternative = picks(permit).find(|pick| pick.others == Others::Left);
+        self.attempts.patience(alternative, Instant::now())
+    }
+
+    /// Asks for a stream of a tunnel to `end`: where it begins to lead there, and who may answer. The tunnel may run
+    /// `through` another one.
+    fn through_tunnel(self, permit: Permit, authority: &mesh::Authority, end: Place, through: Option<Place>) {
+        let Grant::Outbound(route) = permit.grant() else { return };
+        let source = route.source.identity();
+        let key = |(next, expect): Place, uid| PoolKey { source: source.clone(), next, expect, uid };
+        // A gateway is not the destination, and what is behind it has no address here.
+        let uid = route.destination.as_ref().filter(|_| through.is_none()).map(|workload| workload.uid.clone());
+        let (key, through) = (key(end, uid), through.map(|gateway| key(gateway, None)));
         let authority = authority.to_string();
-        let headers = request_headers(route, self.trace);
+        let mut headers = request_headers(route, self.trace);
+        if through.is_some() {
+            headers.push((FORWARDED_NETWORK, self.outgoing.context.config.route.network.to_string()));
+        }
         let pool = Arc::clone(&self.outgoing.pool);
-        let permit = Box::new(permit);
-        pool.place(Box::new(Opening { key, authority, headers, permit, moves_left: MOVES, pursuit: self }));
+        let (permit, passenger) = (Box::new(permit), Passenger::Connection(Box::new(self)));
+        pool.place(Box::new(Opening { key, through, authority, headers, permit, moves_left: MOVES, passenger }));
     }
 
     /// Tries again after an attempt that was made elsewhere has failed, or gives up.
-    pub(super) fn try_again(self, permit: Permit, failure: Failure) {
+    pub(super) fn try_again(self: Box<Self>, permit: Permit, failure: Failure) {
         if failure.fault == Fault::Final {
             return self.give_up(failure);
         }
@@ -191,7 +247,7 @@ impl Pursuit {
     /// Where to go after an attempt has failed, if anywhere.
     async fn reconsider(mut self, permit: &Permit, failure: Failure) -> Option<(Self, Route)> {
         let Grant::Outbound(failed) = permit.grant() else { return None };
-        let (pick, now) = (failed.pick.as_ref(), Instant::now());
+        let (pick, now) = (failed.at_fault(failure.fault), Instant::now());
         if let Some(pick) = pick
             && self.attempts.blames(pick, failure.fault)
         {
@@ -216,7 +272,8 @@ impl Pursuit {
     }
 
     fn give_up(self, failure: Failure) {
-        let Failure { cause, error, peer_reason, .. } = failure;
+        let Failure { cause, error, peer_reason, kind, .. } = failure;
+        self.front.turn_away(self.app, Reply::to(cause, kind, peer_reason.as_deref()));
         self.meter.finish(Outcome::Failed { cause, error, peer_reason });
     }
 }
@@ -224,7 +281,26 @@ impl Pursuit {
 impl Failure {
     /// One that the peer said nothing about.
     pub(super) fn new(fault: Fault, cause: Cause, error: String) -> Self {
-        Self { fault, cause, error, peer_reason: None }
+        Self { fault, cause, error, peer_reason: None, kind: None }
+    }
+
+    /// That what carried something was lost.
+    pub(super) fn lost(cause: Cause, error: &str) -> Self {
+        Self::new(Fault::Unreachable, cause, error.to_owned())
+    }
+
+    /// The same of the gateway of another network, which was to carry a tunnel.
+    pub(super) fn at_gateway(self) -> Self {
+        Self { cause: self.cause.at_gateway(), ..self }
+    }
+
+    /// The same of the far end of a tunnel through such a gateway, which is not to blame.
+    pub(super) fn behind_gateway(self) -> Self {
+        let fault = match self.fault {
+            Fault::Unreachable | Fault::TimedOut if self.cause.is_far() => Fault::Unavailable,
+            fault => fault,
+        };
+        Self { fault, cause: self.cause.behind_gateway(), ..self }
     }
 
     /// That a connection could not be made. Mistakes of our own side are no endpoint's fault.
@@ -240,12 +316,12 @@ impl Failure {
             | PermissionDenied => Fault::Unreachable,
             _ => Fault::Final,
         };
-        Self::new(fault, Cause::DialFailed, wording)
+        Self { kind: Some(error.kind()), ..Self::new(fault, Cause::DialFailed, wording) }
     }
 }
 
 /// The headers of a CONNECT request, in order (spec data-plane 6.2).
-fn request_headers(route: &Route, trace: Traceparent) -> Vec<(&'static str, String)> {
+pub(super) fn request_headers(route: &Route, trace: Traceparent) -> Vec<(&'static str, String)> {
     let service = route.service.as_ref().map(|service| &service.hostname);
     vec![
         ("baggage", baggage::write(&route.source)),

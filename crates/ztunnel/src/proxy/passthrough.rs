@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
 use super::copy::{self, CopyError, Count};
-use super::inbound::{self, Connected, Patience};
+use super::inbound::{self, Connected, Patience, TakenBack};
 use super::outbound::Pursuit;
 use super::{Phase, reached};
 use crate::net::listen::Arrival;
@@ -22,8 +22,10 @@ use crate::telemetry::Meter;
 
 /// Copies between a captured connection and its destination until the end, or until the pod's proxy cuts it.
 pub(super) async fn carry_outbound(pursuit: Pursuit, mut server: TcpStream) {
-    let Pursuit { outgoing, app, mut meter, socket: _counted, early, .. } = pursuit;
+    let Pursuit { outgoing, app, mut meter, socket: _counted, early, front, .. } = pursuit;
     meter.settle();
+    front.welcome(&app);
+    meter.connected();
     let client = match TcpStream::from_std(app) {
         Ok(client) => client,
         Err(error) => return meter.finish(io_failure(&error)),
@@ -57,16 +59,16 @@ pub(super) async fn carry_inbound(
     }
 }
 
-/// Resolves once a change of the view takes the permit back; yields how the record ends.
-async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> Outcome {
+/// Resolves once a change of the view takes the permit back.
+pub(super) async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> TakenBack {
     let mut changes = context.views.changes();
     let mut strict_at = None;
     let mut patience = (*changes.borrow_and_update() != decided_on).then_some(Patience::Wait);
     loop {
         if let Some(patience) = patience
-            && let Err(outcome) = inbound::recheck(context, permit, patience)
+            && let Err(taken_back) = inbound::recheck(context, permit, patience)
         {
-            return outcome;
+            return taken_back;
         }
         strict_at = match patience {
             Some(Patience::Wait) => strict_at.or(Some(Instant::now() + ANNOUNCEMENT_TIMEOUT)),
@@ -88,14 +90,14 @@ async fn carry(
     mut meter: Meter,
     mut phase: watch::Receiver<Phase>,
     half_closed_timeout: Duration,
-    taken_back: impl Future<Output = Outcome>,
+    taken_back: impl Future<Output = TakenBack>,
 ) {
     let outcome = tokio::select! {
         copied = copy::both_ways(&mut client, &mut server, &mut meter, half_closed_timeout) => match copied {
             Ok(()) => Outcome::Complete,
             Err(error) => failed(error),
         },
-        outcome = taken_back => outcome,
+        taken_back = taken_back => return taken_back.finish(meter),
         () = reached(&mut phase, Phase::Forced) => Outcome::Drained,
     };
     meter.finish(outcome);
@@ -105,7 +107,7 @@ fn io_failure(error: &io::Error) -> Outcome {
     Outcome::failed(Cause::CopyFailed, format!("io error: {error}"))
 }
 
-fn failed(error: CopyError) -> Outcome {
+pub(super) fn failed(error: CopyError) -> Outcome {
     let error = match error {
         CopyError::Reset(by) => return Outcome::Reset { by },
         CopyError::HalfClosed(timeout) => return copy::half_closed_too_long(timeout),

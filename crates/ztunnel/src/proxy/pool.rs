@@ -8,14 +8,19 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh::{Cause, Fault, Identity, Permit};
+use mesh::{Cause, Fault, Identity, Permit, Uid, View};
 
+use super::nested;
 use super::outbound::Failure;
 use super::tunnel::{EarlyData, Handle, Mailbox, Opening};
 
 /// Peers remembered for having refused early data. One that was forgotten refuses once more, at the price of a round
 /// trip.
 const MAX_REFUSERS: usize = 256;
+
+/// Tunnels that one key has at the most because the others are busy; more would only compete for the same link. Those that
+/// are full do not count.
+const MAX_BESIDE_BUSY: usize = 4;
 
 /// What connections have to have in common to share a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +31,19 @@ pub(super) struct PoolKey {
     pub(super) next: SocketAddr,
     /// Identities accepted at the other end; any of them.
     pub(super) expect: Arc<[Identity]>,
+    /// Whom the mesh knows there: an address that changes hands is another next hop, even if identities are the same.
+    pub(super) uid: Option<Uid>,
+}
+
+impl PoolKey {
+    /// Whether the tunnel still goes where it was meant to.
+    fn is_current(&self, view: &View) -> bool {
+        let Some(uid) = &self.uid else { return true };
+        view.workload(uid).is_some_and(|workload| {
+            // Those that have a host name may be at any address.
+            !workload.hostname.is_empty() || workload.addresses.contains(&self.next.ip())
+        })
+    }
 }
 
 /// A tunnel to be dialled.
@@ -46,7 +64,7 @@ pub(super) struct Pool {
     /// Connections that a tunnel takes at once (`POOL_MAX_STREAMS_PER_CONNECTION`).
     streams: u32,
     early_data: EarlyData,
-    /// Peers that have refused early data, oldest first.
+    /// Peers that have refused early data, oldest first. What is behind a gateway counts as the gateway.
     refusers: Mutex<VecDeque<SocketAddr>>,
     start: Start,
 }
@@ -57,13 +75,22 @@ impl Pool {
         Self { tunnels: Mutex::default(), streams: streams.max(1), early_data, refusers: Mutex::default(), start }
     }
 
-    /// Places a connection on the first tunnel that has room, or on a new one.
-    pub(super) fn place(self: &Arc<Self>, mut opening: Box<Opening>) {
+    /// Places a connection on the first tunnel that has room and is not busy, or on a new one; beside enough that are busy,
+    /// on the one of them with the fewest connections. A tunnel through the gateway of another network serves one
+    /// connection only, since it is the gateway that chooses where each ends (spec data-plane 5.4).
+    pub(super) fn place(self: &Arc<Self>, opening: Box<Opening>) {
+        match opening.through {
+            Some(_) => nested::place(self, opening),
+            None => self.place_on_shared(opening),
+        }
+    }
+
+    fn place_on_shared(self: &Arc<Self>, mut opening: Box<Opening>) {
         let key = opening.key.clone();
         let mut tunnels = self.lock();
         let fitting = tunnels.entry(key.clone()).or_default();
         fitting.retain(|handle| !handle.is_closed());
-        for handle in fitting.iter() {
+        for handle in in_order(fitting) {
             match handle.place(opening) {
                 Ok(()) => return,
                 Err(back) => opening = back,
@@ -81,6 +108,13 @@ impl Pool {
         }
         drop(tunnels);
         (self.start)(self, NewTunnel { key, permit, handle, mailbox });
+    }
+
+    /// Takes out tunnels whose next hop has left the mesh or its address: nothing new is to go there. They are yielded to be
+    /// ended in order.
+    pub(super) fn outdated(&self, view: &View) -> Vec<Handle> {
+        let mut tunnels = self.lock();
+        tunnels.extract_if(|key, _| !key.is_current(view)).flat_map(|(_, handles)| handles).collect()
     }
 
     /// Takes out a tunnel whose task has ended.
@@ -119,3 +153,16 @@ impl Pool {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The tunnels that a connection may be placed on, best first.
+fn in_order(fitting: &[Handle]) -> Vec<&Handle> {
+    let (mut busy, mut all): (Vec<&Handle>, Vec<&Handle>) = fitting.iter().partition(|handle| handle.is_busy());
+    if busy.len() >= MAX_BESIDE_BUSY {
+        busy.sort_by_key(|handle| handle.streams());
+        all.extend(busy);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,27 +1,31 @@
-//! Addresses of endpoints that are known by host name only (spec data-plane 4.6).
+//! Addresses of endpoints that are known by host name only (spec data-plane 4.6): whom to ask for them.
 
-use std::time::Duration;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
 
-use mesh::Hostname;
-use mesh::ask::Resolution;
+use mesh::{Hostname, Resolution};
 
-/// How long a name may take; the resolver's own retries fit in.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses used of one answer; no real name has more, and none is needed.
-const MAX_ADDRESSES: usize = 64;
+/// What will have come of looking a name up.
+pub type Resolving = Pin<Box<dyn Future<Output = Resolution> + Send>>;
 
-/// Asks the resolver of this process's own namespace.
-pub(super) async fn resolve(hostname: &Hostname) -> Resolution {
-    let lookup = tokio::net::lookup_host((hostname.as_str().to_owned(), 0));
-    match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
-        Ok(Ok(addresses)) => Resolution::Addresses(addresses.take(MAX_ADDRESSES).map(|a| a.ip()).collect()),
-        Ok(Err(error)) => {
-            tracing::debug!(%hostname, %error, "failed to resolve");
-            Resolution::Failed
-        }
-        Err(_) => {
-            tracing::debug!(%hostname, "resolving timed out");
-            Resolution::Failed
-        }
+/// Looks host names up; clones are the same. Whoever makes one bounds how long that takes.
+#[derive(Clone)]
+pub struct HostNames(Arc<dyn Fn(Hostname) -> Resolving + Send + Sync>);
+
+impl HostNames {
+    /// Names are looked up by calling this.
+    pub fn new(resolve: impl Fn(Hostname) -> Resolving + Send + Sync + 'static) -> Self {
+        Self(Arc::new(resolve))
+    }
+
+    pub(super) async fn resolve(&self, hostname: &Hostname) -> Resolution {
+        (self.0)(hostname.clone()).await
+    }
+}
+
+impl fmt::Debug for HostNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HostNames")
     }
 }

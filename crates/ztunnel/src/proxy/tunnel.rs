@@ -6,20 +6,27 @@
 //! answered (`inbound`).
 
 mod driver;
+mod failure;
+mod pair;
 mod ready;
 mod streams;
+mod transport;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hbone::h2::Header;
-use mesh::{Cause, Permit};
+use mesh::{Cause, Outcome, Permit};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-pub(super) use driver::{ClientRole, Driver, Ended, Role, ServerRole};
+pub(super) use driver::{ClientRole, Driver, Role, ServerRole, refused};
+pub(super) use failure::Ended;
+pub(super) use pair::{Broken, Half, pair};
+pub(super) use transport::Transport;
 
 use super::inbound::Patience;
+use super::nested::Nested;
 use super::outbound::{Failure, Pursuit};
 use super::pool::PoolKey;
 use crate::telemetry::Meter;
@@ -42,10 +49,12 @@ pub(super) enum Command {
     Abort,
 }
 
-/// A captured connection that wants a stream.
+/// Something that wants a stream.
 pub(super) struct Opening {
     /// Which tunnels may carry it.
     pub(super) key: PoolKey,
+    /// The tunnels within which such a tunnel runs, if it leads to another network.
+    pub(super) through: Option<PoolKey>,
     /// `:authority` of the CONNECT request.
     pub(super) authority: String,
     /// The other headers, in order.
@@ -54,9 +63,35 @@ pub(super) struct Opening {
     pub(super) permit: Box<Permit>,
     /// Tunnels that this connection may still be moved to before it has been answered.
     pub(super) moves_left: u8,
-    /// The connection itself. What its app said first, at most [`MAX_EARLY`] bytes, is kept until the answer, so that
-    /// another tunnel can be given it as well.
-    pub(super) pursuit: Pursuit,
+    /// What is to be carried. What is said first, at most [`MAX_EARLY`] bytes, is kept until the answer, so that another
+    /// tunnel can be given it as well.
+    pub(super) passenger: Passenger,
+}
+
+/// What a stream is wanted for.
+pub(super) enum Passenger {
+    /// A captured connection.
+    Connection(Box<Pursuit>),
+    /// The tunnel of a connection to another network, which runs inside the stream.
+    Tunnel(Nested),
+}
+
+impl Passenger {
+    /// What went before the answer, and is kept until it comes.
+    fn early(&self) -> &[u8] {
+        match self {
+            Self::Connection(pursuit) => &pursuit.early,
+            Self::Tunnel(nested) => &nested.early,
+        }
+    }
+
+    /// Ends with `outcome` before there was an answer, whatever that would have been.
+    pub(super) fn finish(self, outcome: Outcome) {
+        match self {
+            Self::Connection(pursuit) => pursuit.meter.finish(outcome),
+            Self::Tunnel(nested) => nested.finish(outcome),
+        }
+    }
 }
 
 /// Most bytes of an app that are sent before its request is answered.
@@ -78,11 +113,15 @@ impl Opening {
         self.headers.iter().map(|(name, value)| Header::new(name, value)).collect()
     }
 
-    /// This tunnel does not carry the connection: it goes to another endpoint, or the app sees a reset and the record
-    /// the reason.
+    /// This tunnel does not carry it: the connection goes to another endpoint, or the app sees a reset and the record the
+    /// reason.
     pub(super) fn fail(self: Box<Self>, failure: Failure) {
-        let Self { permit, pursuit, .. } = *self;
-        pursuit.try_again(*permit, failure);
+        let Self { permit, passenger, through, .. } = *self;
+        let failure = if through.is_some() { failure.behind_gateway() } else { failure };
+        match passenger {
+            Passenger::Connection(pursuit) => pursuit.try_again(*permit, failure),
+            Passenger::Tunnel(nested) => nested.fail(failure),
+        }
     }
 }
 
@@ -121,6 +160,8 @@ pub(super) struct Load {
     streams: AtomicU32,
     /// How many it takes at once; none once it is at its end.
     limit: AtomicU32,
+    /// Whether it moves as much as it can.
+    busy: AtomicBool,
 }
 
 /// What a tunnel's task holds of its [`Handle`].
@@ -133,7 +174,8 @@ impl Handle {
     /// A tunnel that takes `limit` connections at once, and the task's end of it.
     pub(super) fn new(limit: u32) -> (Self, Mailbox) {
         let (sender, receiver) = mpsc::channel(COMMANDS);
-        let load = Arc::new(Load { streams: AtomicU32::new(0), limit: AtomicU32::new(limit) });
+        let (streams, limit, busy) = (AtomicU32::new(0), AtomicU32::new(limit), AtomicBool::new(false));
+        let load = Arc::new(Load { streams, limit, busy });
         (Self { commands: sender, load: Arc::clone(&load) }, Mailbox { commands: receiver, load })
     }
 
@@ -167,6 +209,16 @@ impl Handle {
         self.commands.is_closed() || self.load.limit.load(Ordering::Acquire) == 0
     }
 
+    /// Whether the tunnel moved as much as it could when it last ran, so that another connection would have to share that.
+    pub(super) fn is_busy(&self) -> bool {
+        self.load.busy.load(Ordering::Relaxed)
+    }
+
+    /// Connections placed on it that have not ended.
+    pub(super) fn streams(&self) -> u32 {
+        self.load.streams.load(Ordering::Relaxed)
+    }
+
     /// Whether this and `other` are the same tunnel.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.commands.same_channel(&other.commands)
@@ -174,12 +226,16 @@ impl Handle {
 }
 
 impl Load {
-    fn take(&self) {
+    pub(super) fn take(&self) {
         self.streams.fetch_add(1, Ordering::AcqRel);
     }
 
     fn release(&self) {
         self.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
     }
 
     fn limit_to(&self, limit: u32) {

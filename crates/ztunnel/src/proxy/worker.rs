@@ -68,6 +68,12 @@ impl Workers {
         &self.handles[turn % self.handles.len()]
     }
 
+    /// All of them.
+    #[must_use]
+    pub fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {

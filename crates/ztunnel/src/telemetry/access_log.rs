@@ -1,13 +1,41 @@
 //! The access log: one line per connection, with the fields that operators and their tools know, in their order (spec
 //! admin-and-telemetry 4, data-plane 19.2). What is not known is absent. Additions come after the existing fields.
 
+mod filter;
+pub mod manual;
+
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use mesh::{Cause, Direction, Flow, Party, Record};
 use tracing::Level;
 
+pub use filter::{Filter, Sample, Wells};
+
 use super::logging::{ACCESS, Format, Line, Value};
+
+/// What a line says of a connection that ended.
+pub(super) const COMPLETE: &str = "connection complete";
+/// What it says of one that was refused early.
+pub(super) const FAILED: &str = "connection failed";
+
+/// Takes fields, in their order.
+pub(super) trait Fields {
+    fn field(&mut self, name: &str, value: Value<'_>);
+
+    /// A field that is absent when it is not known.
+    fn known(&mut self, name: &str, value: Option<&str>) {
+        if let Some(text) = value {
+            self.field(name, Value::Text(text));
+        }
+    }
+}
+
+impl Fields for Line<'_> {
+    fn field(&mut self, name: &str, value: Value<'_>) {
+        Line::field(self, name, value);
+    }
+}
 
 /// The level of a record's line.
 pub(super) fn level(record: &Record) -> Level {
@@ -25,8 +53,14 @@ pub(super) fn opened(out: &mut String, format: Format, at: SystemTime, flow: &Fl
 /// A connection that ended.
 pub(super) fn complete(out: &mut String, format: Format, at: SystemTime, record: &Record) {
     let mut line = Line::begin(out, format, at, level(record), ACCESS);
-    line.message(&"connection complete");
-    parties(&mut line, &record.flow);
+    line.message(&COMPLETE);
+    fields_of(&mut line, record);
+    line.end();
+}
+
+/// The fields of a connection that ended.
+pub(super) fn fields_of(line: &mut impl Fields, record: &Record) {
+    parties(line, &record.flow);
     line.field("bytes_sent", Value::Unsigned(record.bytes_sent()));
     line.field("bytes_recv", Value::Unsigned(record.bytes_recv()));
     line.field("duration", Value::Quoted(&format_args!("{}ms", record.duration.as_millis())));
@@ -34,7 +68,13 @@ pub(super) fn complete(out: &mut String, format: Format, at: SystemTime, record:
     line.known("reason", record.outcome.reason());
     line.known("peer_reason", record.outcome.peer_reason());
     line.known("reset_by", record.outcome.reset_by().map(mesh::End::as_str));
-    line.end();
+    if let Some(decided) = &record.decided {
+        line.field("policy", Value::Text(&decided.policy));
+        if let Some(rule) = decided.rule {
+            line.field("rule", Value::Unsigned(rule as u64));
+        }
+    }
+    whereabouts(line, record.outcome.cause());
 }
 
 /// A connection that ended before it was known who talks to whom.
@@ -49,18 +89,32 @@ pub(super) struct Denial<'a> {
 impl Denial<'_> {
     pub(super) fn write(&self, out: &mut String, format: Format, at: SystemTime) {
         let mut line = Line::begin(out, format, at, Level::WARN, ACCESS);
-        line.message(&"connection failed");
+        line.message(&FAILED);
+        self.fields(&mut line);
+        line.end();
+    }
+
+    pub(super) fn fields(&self, line: &mut impl Fields) {
         line.field("src.addr", Value::Bare(&self.source));
         line.field("dst.addr", Value::Bare(&self.destination));
         line.field("direction", Value::Text(self.direction.as_str()));
         line.field("error", Value::Text(self.error));
         line.field("reason", Value::Text(self.cause.meaning().code));
-        line.end();
+        whereabouts(line, Some(self.cause));
+    }
+}
+
+/// How far a connection that failed had come, and where to look.
+fn whereabouts(line: &mut impl Fields, cause: Option<Cause>) {
+    if let Some(cause) = cause {
+        let meaning = cause.meaning();
+        line.field("stage", Value::Text(meaning.stage.as_str()));
+        line.field("side", Value::Text(meaning.side.as_str()));
     }
 }
 
 /// The fields that all lines about a connection share.
-fn parties(line: &mut Line<'_>, flow: &Flow) {
+fn parties(line: &mut impl Fields, flow: &Flow) {
     line.field("src.addr", Value::Bare(&flow.source_address));
     party(line, ["src.workload", "src.namespace", "src.identity", "src.cluster"], &flow.source);
     line.field("dst.addr", Value::Bare(&flow.destination_address));
@@ -72,7 +126,7 @@ fn parties(line: &mut Line<'_>, flow: &Flow) {
     line.field("direction", Value::Text(flow.reporter.direction().as_str()));
 }
 
-fn party(line: &mut Line<'_>, [workload, namespace, identity, cluster]: [&str; 4], party: &Party) {
+fn party(line: &mut impl Fields, [workload, namespace, identity, cluster]: [&str; 4], party: &Party) {
     line.known(workload, party.pod.as_deref());
     line.known(namespace, party.namespace.as_deref());
     if let Some(known) = &party.identity {

@@ -8,8 +8,8 @@ use mesh::connect::TraceId;
 use mesh::{Flow, Locality, Party, Reporter, SecurityPolicy, ServiceLabels};
 
 use super::logging::{self, Flushed, Logging};
-use super::metrics::{Config, Metrics, PodMetrics};
-use super::{PolicyLogging, Telemetry};
+use super::metrics::{self, Histograms, Metrics, PodMetrics, Settings};
+use super::{Config, PolicyLogging, Telemetry};
 
 /// The moment of the behaviour reference's examples: 2026-11-21T02:38:35.803626Z.
 pub(crate) fn example_time() -> SystemTime {
@@ -80,15 +80,23 @@ pub(crate) fn logged(logging: &Logging, output: &Output) -> String {
     output.text()
 }
 
-pub(crate) fn metrics_config() -> Config {
-    Config { istio_version: "1.30.0".into(), pods: PodMetrics::Shown, allowance: hbone::h2::Allowance::new(1000) }
+pub(crate) fn metrics_config() -> metrics::Config {
+    metrics::Config {
+        istio_version: "1.30.0".into(),
+        pods: PodMetrics::Shown,
+        allowance: hbone::h2::Allowance::new(1000),
+        traffic: Settings::default(),
+        histograms: Histograms::Absent,
+        export: None,
+    }
 }
 
 /// Telemetry that logs what `directives` say.
 pub(crate) fn telemetry(directives: &str, policies: PolicyLogging) -> (Telemetry, Logging, Output) {
     let (logging, output) = log(logging::Config { directives: directives.into(), ..Default::default() });
     let metrics = Arc::new(Metrics::new(&metrics_config(), logging.clone()));
-    (Telemetry::new(metrics, logging.clone(), policies), logging, output)
+    let config = Config { policies, ..Config::default() };
+    (Telemetry::new(metrics, logging.clone(), config), logging, output)
 }
 
 /// The connection of the behaviour reference's example: through HBONE from a client to a service's endpoint.
@@ -97,6 +105,7 @@ pub(crate) fn outbound() -> Flow {
         reporter: Reporter::Source,
         source_address: "10.1.0.2:39050".parse().unwrap(),
         destination_address: "10.2.0.2:15008".parse().unwrap(),
+        original_destination: "10.3.0.1:80".parse().unwrap(),
         hbone_authority: Some("10.2.0.2:8080".parse().unwrap()),
         source: workload("client"),
         destination: workload("server"),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mesh::{Flow, Outcome, Record, Tally};
+use mesh::{Decided, Flow, Outcome, Record};
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::time::Instant;
 
 use super::Telemetry;
+use super::live::Entry;
 use super::metrics::Series;
 
 /// Counts one connection's bytes and makes its one [`Record`]: when finished, or, saying that the connection was cut,
@@ -16,11 +16,11 @@ use super::metrics::Series;
 #[must_use = "a connection whose meter is dropped is on record as cut by a drain"]
 pub struct Meter {
     telemetry: Telemetry,
-    flow: Arc<Flow>,
+    /// What others may see of it.
+    entry: Entry,
     series: Arc<Series>,
-    opened: Instant,
-    tally: Tally,
     state: State,
+    decided: Option<Decided>,
 }
 
 /// How much of a connection has been told.
@@ -35,43 +35,54 @@ enum State {
 }
 
 impl Meter {
-    pub(super) fn new(telemetry: Telemetry, flow: Arc<Flow>, series: Arc<Series>) -> Self {
-        let (opened, tally) = (Instant::now(), Tally::default());
-        Self { telemetry, flow, series, opened, tally, state: State::Undecided }
+    pub(super) fn new(telemetry: Telemetry, entry: Entry, series: Arc<Series>) -> Self {
+        Self { telemetry, entry, series, state: State::Undecided, decided: None }
     }
 
     /// The connection goes where its flow says. Counts it as opened.
     pub fn settle(&mut self) {
         if self.state == State::Undecided {
             self.state = State::Opened;
-            self.telemetry.opened(&self.series, &self.flow);
+            let (flow, opened) = (self.entry.connection().flow(), self.entry.connection().opened());
+            self.telemetry.metrics().connected(flow.reporter, opened);
+            self.telemetry.opened(&self.series, flow);
         }
+    }
+
+    /// Whoever carries the connection on has answered: it carries bytes from now on.
+    pub fn connected(&mut self) {
+        self.entry.open();
     }
 
     /// The connection goes elsewhere; to be called before it is [settled](Self::settle).
     pub fn redirect(&mut self, flow: Arc<Flow>) {
         if self.state == State::Undecided {
             self.series = self.telemetry.metrics().series(&flow);
-            self.flow = flow;
+            self.entry.redirect(flow);
         }
     }
 
     /// Who talks to whom.
     #[must_use]
     pub fn flow(&self) -> &Arc<Flow> {
-        &self.flow
+        self.entry.connection().flow()
     }
 
     /// Counts bytes that the server was handed.
     pub fn upstream(&mut self, bytes: u64) {
-        self.tally.upstream_bytes += bytes;
+        self.entry.upstream(bytes);
         self.series.received(bytes);
     }
 
     /// Counts bytes that the client was handed.
     pub fn downstream(&mut self, bytes: u64) {
-        self.tally.downstream_bytes += bytes;
+        self.entry.downstream(bytes);
         self.series.sent(bytes);
+    }
+
+    /// The policy that has decided about the connection; the last word counts.
+    pub fn decided(&mut self, by: Option<Decided>) {
+        self.decided = by;
     }
 
     /// Puts the connection on record.
@@ -84,8 +95,11 @@ impl Meter {
         if std::mem::replace(&mut self.state, State::Recorded) == State::Recorded {
             return;
         }
-        let (flow, tally, duration) = (Arc::clone(&self.flow), self.tally, self.opened.elapsed());
-        self.telemetry.record(&self.series, &Record { flow, tally, duration, outcome });
+        let connection = self.entry.connection();
+        let (flow, tally, duration) =
+            (Arc::clone(connection.flow()), connection.tally(), connection.opened().elapsed());
+        let decided = self.decided.take();
+        self.telemetry.record(&self.series, &Record { flow, tally, duration, outcome, decided });
     }
 }
 

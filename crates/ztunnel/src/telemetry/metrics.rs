@@ -1,21 +1,27 @@
 //! Metrics: what is counted, and how Prometheus reads it (spec admin-and-telemetry 3, data-plane 19.4).
 //!
 //! A connection looks its [`Series`] up once, when it opens; counting is an addition to an atomic from then on. A scrape
-//! takes no lock that a connection waits for. Label values come from the control plane and from peers: they are escaped,
-//! and their number is bounded ([`MAX_SERIES`]).
+//! copies pointers and lets go before it prints. Label values come from the control plane and from peers: they are
+//! escaped, their number is bounded ([`Settings::most`]), and those that nobody uses any more are forgotten.
 //!
 //! The families of names, of the control plane and of certificates are registered by those who count them.
 
+mod decisions;
+mod exposition;
 mod labels;
+mod latency;
+pub mod manual;
 mod process;
+mod runtimes;
 mod series;
 mod tunnels;
 mod waits;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mesh::{Direction, Flow, Reporter, ResponseFlag};
+use mesh::{Cause, Direction, Flow, Hostname, Reporter, Workload};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -23,14 +29,22 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use labels::{Build, Denied, Reporting};
+use decisions::Decisions;
+pub use exposition::{Coding, Exposition, Form};
+pub use labels::Shown;
+use labels::{Build, Denied, Lookup, Reporting};
+use latency::Latencies;
+use runtimes::Runtimes;
 use series::Table;
-pub use series::{MAX_SERIES, Series};
+pub use series::{DEFAULT_MAX_SERIES, Series, Settings, Totals};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tunnels::Tunnels;
 pub use tunnels::{Census, Holding, StreamEnd};
 use waits::Waits;
 pub use waits::{WaitEnd, WorkloadWait};
 
+use super::exported::Exporter;
 use super::logging::Logging;
 
 /// What metrics say of this process as a whole.
@@ -42,6 +56,21 @@ pub struct Config {
     pub pods: PodMetrics,
     /// What windows may be beyond their first sizes; shown, not used.
     pub allowance: hbone::h2::Allowance,
+    /// How connections are told apart.
+    pub traffic: Settings,
+    /// Whether it is counted how long things take.
+    pub histograms: Histograms,
+    /// Who sends records elsewhere, if anybody does; asked for what it had to drop.
+    pub export: Option<Exporter>,
+}
+
+/// Whether there are histograms of durations (`METRICS_HISTOGRAMS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Histograms {
+    /// Yes.
+    Shown,
+    /// No.
+    Absent,
 }
 
 /// Whether the `workload_manager_*` family is there; it is in shared mode only.
@@ -72,18 +101,30 @@ pub struct Metrics {
     tunnels: Arc<Tunnels>,
     sockets: [Gauge; 2],
     denied: Family<Denied, Counter>,
+    decisions: Decisions,
+    failures: Family<[(&'static str, &'static str); 2], Counter>,
     limits: Family<[(&'static str, &'static str); 1], Counter>,
     waits: Waits,
+    latencies: Option<Latencies>,
+    runtimes: Runtimes,
+    names: NameCounts,
     pods: PodCounts,
     process: process::Process,
+}
+
+/// Host names of endpoints, resolved for connections.
+#[derive(Debug)]
+struct NameCounts {
+    used: Family<Lookup, Counter>,
+    asked: Counter,
 }
 
 /// Proxies of pods: how many there are, and how many came and went (`workload_manager_*`).
 #[derive(Clone, Debug, Default)]
 pub struct PodCounts {
-    /// PodCounts whose proxy runs.
+    /// Pods whose proxy runs.
     pub active: Gauge,
-    /// PodCounts whose proxy could not be started yet.
+    /// Pods whose proxy could not be started yet.
     pub pending: Gauge,
     /// Proxies started since the start of the process.
     pub started: Counter,
@@ -107,6 +148,10 @@ impl Metrics {
         let help = "The total number of connections refused before it was known who talks to whom";
         registry.register("istio_tcp_connections_denied_early", help, denied.clone());
 
+        let decisions = Decisions::register(&mut registry);
+        let failures = Family::default();
+        let help = "The total number of connections that failed, by why";
+        registry.register("istio_connection_failures", help, failures.clone());
         let limits = Family::default();
         let help = "How often a pod reached one of its limits, by which limit";
         registry.register("istio_pod_limit_reached", help, limits.clone());
@@ -116,12 +161,34 @@ impl Metrics {
             pods.register(&mut registry);
         }
         let process = process::Process::register(&mut registry);
-        let traffic = Arc::new(Table::default());
+        let names = NameCounts::register(&mut registry);
+        let latencies = (config.histograms == Histograms::Shown).then(|| Latencies::register(&mut registry));
+        let traffic = Arc::new(Table::new(config.traffic));
         registry.register_collector(Box::new(Arc::clone(&traffic)));
-        let tunnels = Arc::new(Tunnels::new(config.allowance.clone()));
+        let runtimes = Runtimes::default();
+        registry.register_collector(Box::new(runtimes.clone()));
+        let tunnels = Arc::new(Tunnels::new(config.allowance.clone(), latencies.clone()));
         registry.register_collector(Box::new(Arc::clone(&tunnels)));
         registry.register_collector(Box::new(DroppedLines(log)));
-        Self { registry, traffic, tunnels, sockets, denied, limits, waits, pods, process }
+        if let Some(exporter) = config.export.clone() {
+            registry.register_collector(Box::new(DroppedRecords(exporter)));
+        }
+        Self {
+            registry,
+            traffic,
+            tunnels,
+            sockets,
+            denied,
+            decisions,
+            failures,
+            limits,
+            waits,
+            latencies,
+            runtimes,
+            names,
+            pods,
+            process,
+        }
     }
 
     /// For those who count things of their own; what is registered later is not shown.
@@ -133,6 +200,41 @@ impl Metrics {
     #[must_use]
     pub fn series(&self, flow: &Arc<Flow>) -> Arc<Series> {
         self.traffic.series(flow)
+    }
+
+    /// Forgets series that no connection has used for as long as the operator set, again and again.
+    pub async fn forget_unused(self: Arc<Self>) {
+        let Some(interval) = self.traffic.interval() else { return };
+        loop {
+            tokio::time::sleep(interval).await;
+            self.traffic.sweep();
+        }
+    }
+
+    /// What all connections since the start add up to.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.traffic.totals()
+    }
+
+    /// The threads of the data plane, once they run.
+    pub fn workers_are(&self, workers: Vec<Handle>) {
+        self.runtimes.are(workers);
+    }
+
+    /// Observes that the next hop of a connection that was captured then has answered.
+    pub(super) fn connected(&self, reporter: Reporter, captured: Instant) {
+        // Those on their way in are counted from the moment at which it is known whom they are for.
+        if let (Some(latencies), Reporter::Source) = (&self.latencies, reporter) {
+            latencies.connected(reporter, captured.elapsed());
+        }
+    }
+
+    /// Observes that a connection has ended.
+    pub(super) fn ended(&self, reporter: Reporter, after: Duration) {
+        if let Some(latencies) = &self.latencies {
+            latencies.ended(reporter, after);
+        }
     }
 
     /// Counts a tunnel at this end of it, and its streams, for as long as the census lives.
@@ -152,12 +254,36 @@ impl Metrics {
     }
 
     /// Counts a connection that ended before it was known who talks to whom.
-    pub fn denied_early(&self, direction: Direction, flag: ResponseFlag) {
+    pub fn denied_early(&self, direction: Direction, cause: Cause) {
         let reporter = match direction {
             Direction::Outbound => Reporter::Source,
             Direction::Inbound => Reporter::Destination,
         };
-        self.denied.get_or_create(&Denied { reporter, flag }).inc();
+        self.denied.get_or_create(&Denied { reporter, flag: cause.meaning().flag }).inc();
+        self.failed(reporter, cause);
+    }
+
+    /// Counts a connection that failed, whether or not it came as far as being put on record.
+    pub(super) fn failed(&self, reporter: Reporter, cause: Cause) {
+        let labels = [("reporter", reporter.as_str()), ("reason", cause.meaning().code)];
+        self.failures.get_or_create(&labels).inc();
+    }
+
+    /// What authorization policies decide.
+    #[must_use]
+    pub(super) fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// Counts that the host name of an endpoint is looked up for a connection, whether or not it is known already.
+    pub fn host_resolved(&self, source: Option<&Workload>, hostname: &Hostname) {
+        self.names.used.get_or_create(&Lookup::new(source, hostname)).inc();
+    }
+
+    /// How often resolvers had to be asked for the host name of an endpoint; for whoever asks them.
+    #[must_use]
+    pub fn hosts_asked(&self) -> Counter {
+        self.names.asked.clone()
     }
 
     /// Counts that a pod has reached one of its limits.
@@ -191,6 +317,23 @@ impl Metrics {
         let _ = text::encode(&mut text, &self.registry);
         text
     }
+
+    /// All metrics as a scraper wants them.
+    #[must_use]
+    pub fn expose(&self, exposition: Exposition) -> Vec<u8> {
+        exposition.of(self.render())
+    }
+}
+
+impl NameCounts {
+    fn register(registry: &mut Registry) -> Self {
+        let counts = Self { used: Family::default(), asked: Counter::default() };
+        let help = "The total number of requests that used on-demand DNS (unstable)";
+        registry.register("istio_on_demand_dns", help, counts.used.clone());
+        let help = "The total number of requests for on-demand DNS that a resolver was asked about (unstable)";
+        registry.register("istio_on_demand_dns_cache_misses", help, counts.asked.clone());
+        counts
+    }
 }
 
 impl PodCounts {
@@ -201,6 +344,17 @@ impl PodCounts {
         let (started, stopped) = (self.started.clone(), self.stopped.clone());
         registry.register("workload_manager_proxies_started", "The total number of proxies started", started);
         registry.register("workload_manager_proxies_stopped", "The total number of proxies stopped", stopped);
+        self.register_aliases(registry);
+    }
+
+    /// The same under the names of older dashboards.
+    fn register_aliases(&self, registry: &mut Registry) {
+        let (active, pending) = (self.active.clone(), self.pending.clone());
+        registry.register("istio_active_proxy_count_total", "The number of pods with a running proxy", active);
+        registry.register("istio_pending_proxy_count_total", "The number of pods that wait for a proxy", pending);
+        let (started, stopped) = (self.started.clone(), self.stopped.clone());
+        registry.register("istio_proxies_started", "The total number of proxies started", started);
+        registry.register("istio_proxies_stopped", "The total number of proxies stopped", stopped);
     }
 }
 
@@ -212,6 +366,19 @@ impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let help = "The total number of log lines dropped because the output did not keep up.";
         series::encode(&mut encoder, "istio_log_lines_dropped", help, |family| {
+            family.encode_counter::<prometheus_client::encoding::NoLabelSet, _, u64>(&self.0.dropped(), None)
+        })
+    }
+}
+
+/// Records that were not sent elsewhere for want of room; the exporter counts them itself.
+#[derive(Debug)]
+struct DroppedRecords(Exporter);
+
+impl Collector for DroppedRecords {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "The total number of records dropped because the collector did not keep up.";
+        series::encode(&mut encoder, "istio_access_log_records_dropped", help, |family| {
             family.encode_counter::<prometheus_client::encoding::NoLabelSet, _, u64>(&self.0.dropped(), None)
         })
     }

@@ -98,7 +98,7 @@ fn an_early_denial_is_logged_and_counted() {
     assert_eq!(
         told(&logging, &output),
         ["warn\taccess\tconnection failed\tsrc.addr=10.0.0.1:5 dst.addr=10.0.0.2:15008 direction=\"inbound\" \
-          error=\"tls handshake error: no certificate\" reason=\"tls-handshake\""]
+          error=\"tls handshake error: no certificate\" reason=\"tls-handshake\" stage=\"tls\" side=\"peer\""]
     );
     let labels = "{reporter=\"destination\",response_flags=\"TLS_FAILURE\"}";
     assert_eq!(count(&telemetry, "istio_tcp_connections_denied_early_total", labels), 1);

@@ -1,12 +1,14 @@
-//! The real process with implementations that are not ours: the conformance suite h2spec, and Envoy at either end.
+//! The real process with implementations that are not ours: the conformance suite h2spec, Envoy at either end, resolvers and
+//! name servers.
 //!
 //! Not part of `cargo test`, since it needs their programs: `cargo xtask interop` gets them and runs this with
-//! `H2SPEC` and `ENVOY` saying where they are.
+//! `H2SPEC` and `ENVOY` saying where they are; those for names are where the system has its programs.
 
 mod credentials;
 mod envoy;
 mod front;
 mod h2spec;
+mod names;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use testkit::harness;
 use testkit::mesh::Pod;
-use testkit::ztunnel::ZtunnelSpec;
+use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
 
 /// Long enough for a loaded machine; only a failing test waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -30,6 +32,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> ExitCode {
     let mut tests = h2spec::tests();
     tests.extend(envoy::tests());
+    tests.extend(names::tests());
     harness::main(tests)
 }
 
@@ -57,4 +60,9 @@ fn eventually(what: &str, mut ask: impl FnMut() -> bool) -> Outcome {
         std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+/// Whether a ztunnel has logged a line with all these parts.
+fn has_line(ztunnel: &Ztunnel, parts: &[String]) -> bool {
+    ztunnel.logs().lines().any(|line| parts.iter().all(|part| line.contains(part.as_str())))
 }

@@ -1,14 +1,14 @@
 //! Names, as a pod's resolver gets them: over UDP and TCP, from the mesh and from the server that the pod asks.
 
 mod client;
-mod upstream;
+pub mod upstream;
 
 use std::net::SocketAddr;
 
 use testkit::control_plane::Service;
-use testkit::harness::{Test, test};
+use testkit::harness::{Test, long_test, test};
 use testkit::mesh::{Capture, Pod, PodSpec};
-use testkit::nft::in_pod::DnsCapture;
+use testkit::redirect::DnsCapture;
 
 use self::client::{A, AAAA, Answer, HTTPS, NO_SUCH_NAME, TXT};
 use self::upstream::Upstream;
@@ -18,6 +18,20 @@ const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// Where no resolver is: what is asked there and answered was answered by the mesh.
 const NOBODY: &str = "10.96.0.10:53";
 const CART: &str = "cart.shop.svc.cluster.local";
+
+/// Queries after which nothing new is to be expected, and those after which nothing may be.
+const WARM_UP: u32 = 100_000;
+/// See [`WARM_UP`].
+const MANY: u32 = 10_000_000;
+/// What an allocator may find to do in the meantime, in KiB: not a tenth of a byte for each query.
+const MOST_GROWTH: u64 = 1024;
+
+/// Resident size of a process.
+fn resident_kib(pid: u32) -> Outcome<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the process has no memory")?;
+    Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
+}
 
 /// A pod whose names are captured, on the first node.
 fn asker(mesh: &TwoNodes) -> Outcome<Pod> {
@@ -152,6 +166,22 @@ pub fn tests() -> Vec<Test> {
             assert!(client::exchange(&pod, nobody, &response).is_err());
             assert!(client::exchange(&pod, nobody, &query[..7]).is_err());
             assert!(client::exchange(&pod, nobody, &query).is_ok());
+            Ok(())
+        }),
+        long_test("ten million queries leave nothing behind in memory", || {
+            let mesh = TwoNodes::start_with(&spec().env("ISTIO_META_DNS_CAPTURE", "true").env("RUST_LOG", "warn"))?;
+            let cart = Service::new("cart", "shop", [10, 96, 0, 1], &[&mesh.server]).port(80, 8080);
+            mesh.mesh.control_plane().update(|plane| plane.services.push(cart))?;
+            let pod = asker(&mesh)?;
+            known(&pod, CART, 1)?;
+            let questions = [(CART, A), ("cart", A), (CART, AAAA), ("cart.shop.cluster.local", A), ("x.invalid", A)];
+            let ask = |count| client::ask_many(&pod, NOBODY.parse()?, &questions, count);
+            ask(WARM_UP)?;
+            let before = resident_kib(mesh.zt_a.pid())?;
+            ask(MANY)?;
+            let after = resident_kib(mesh.zt_a.pid())?;
+            println!("{MANY} queries: {before} KiB before, {after} KiB after");
+            assert!(after <= before + MOST_GROWTH, "{before} KiB before, {after} KiB after");
             Ok(())
         }),
         test("a service that is looked up on demand has its name", || {

@@ -43,10 +43,9 @@ pub fn tests() -> Vec<Test> {
     })]
 }
 
-/// Time to look after a long connection. Apps do not see their clients' addresses: with them kept, ztunnel may dial
-/// the app from the very port that a client outside the mesh connects from next, whichever ztunnel serves the pod.
+/// Time to look after a long connection.
 fn settings() -> ZtunnelSpec {
-    spec().env("CONNECTION_TERMINATION_DEADLINE", "8s").env("ENABLE_ORIG_SRC", "false")
+    spec().env("CONNECTION_TERMINATION_DEADLINE", "8s")
 }
 
 /// Starts a second ztunnel beside the first, has the first end, and looks after a connection that it carries.

@@ -1,6 +1,7 @@
 //! Starts, ends, and what is wrong with the set-up.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
 
 use rustix::thread::UnshareFlags;
@@ -135,6 +136,26 @@ pub fn tests() -> Vec<Test> {
                 assert!(error.starts_with("Error: ") && parts.iter().all(|part| error.contains(part)), "{error}");
             }
             std::fs::remove_file(file)?;
+            Ok(())
+        }),
+        test("a supervisor hears that ztunnel serves, that it is alive, and that it ends", || {
+            let mesh = Mesh::new()?;
+            let pod = mesh.add_node("a")?.add_pod(PodSpec::new("alone", "shop", "front", Capture::Dedicated))?;
+            let path = mesh.directory().join("notify");
+            let heard = UnixDatagram::bind(&path)?;
+            heard.set_read_timeout(Some(DEADLINE))?;
+            let next = || -> Outcome<String> {
+                let mut text = [0; 128];
+                let length = heard.recv(&mut text)?;
+                Ok(String::from_utf8(text[..length].to_vec())?)
+            };
+            let path = path.to_str().ok_or("no text")?;
+            let zt = pod.start_dedicated_ztunnel(&spec().env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "300000"))?;
+            for awaited in ["READY=1", "WATCHDOG=1", "WATCHDOG=1"] {
+                while !next()?.starts_with(awaited) {}
+            }
+            zt.terminate()?;
+            while !next()?.starts_with("STOPPING=1") {}
             Ok(())
         }),
         test("an occupied port is named with what to do about it", || {

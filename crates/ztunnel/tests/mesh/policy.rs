@@ -25,6 +25,9 @@ pub fn tests() -> Vec<Test> {
                 "error=\"http status: 401 Unauthorized\" reason=\"peer-refused\" peer_reason=\"denied\"",
                 DEADLINE,
             )?;
+            mesh.zt_b.wait_for_log("reason=\"denied\" policy=\"shop/no-front\" rule=0", DEADLINE)?;
+            let counted = ["policy=\"shop/no-front\"", "action=\"deny\"", "dry_run=\"false\""];
+            assert!(metric(&mesh.zt_b, "istio_authz_decisions_total", &counted)? >= 1);
             assert!(metric(&mesh.zt_b, "istio_tcp_connections_failed_total", &["response_flags=\"DENY\""])? >= 1);
             mesh.mesh.control_plane().update(|plane| plane.policies.clear())?;
             eventually("the client passes again", || http_get(&mesh.client, at(&mesh.server, 8080)).is_ok())
@@ -78,7 +81,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-fn policy(name: &str, action: Action) -> Policy {
+pub(super) fn policy(name: &str, action: Action) -> Policy {
     Policy {
         name: name.into(),
         namespace: "shop".into(),
@@ -89,7 +92,7 @@ fn policy(name: &str, action: Action) -> Policy {
     }
 }
 
-fn deny(principal: &str) -> Policy {
+pub(super) fn deny(principal: &str) -> Policy {
     let who = Match { principals: vec![StringMatch::Exact(principal.into())], ..Match::default() };
     Policy { rules: vec![vec![vec![who]]], ..policy("no-front", Action::Deny) }
 }

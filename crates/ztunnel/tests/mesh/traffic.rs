@@ -1,10 +1,12 @@
 //! Who reaches whom, by which way, and what each side sees.
 
 use std::collections::BTreeSet;
+use std::fs;
 
-use testkit::apps::{http_get, serve_http};
+use testkit::apps::{connect, http_get, serve_echo, serve_http};
 use testkit::control_plane::Service;
 use testkit::harness::Test;
+use testkit::mesh::Pod;
 
 use super::{DEADLINE, access_lines, at, eventually, metric, two_nodes};
 
@@ -107,6 +109,20 @@ pub fn tests() -> Vec<Test> {
             let lines = access_lines(&mesh.zt_a, &["connection complete", "direction=\"outbound\""]);
             assert_eq!(lines.len(), 1);
             assert!(!lines[0].contains("src.identity"), "{}", lines[0]);
+            Ok(())
+        }),
+        two_nodes("under a client's address, ztunnel takes no port that the client may take next", |mesh| {
+            let app = serve_echo(&mesh.server, 9000)?;
+            let _open =
+                [connect(&mesh.outside_a, at(&mesh.server, 9000))?, connect(&mesh.client, at(&mesh.server, 9000))?];
+            eventually("both are carried on", || app.peers().len() == 2)?;
+            let range = |pod: &Pod| pod.run(|| fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range"));
+            for client in [&mesh.outside_a, &mesh.client] {
+                let range = range(client)??;
+                let first: u16 = range.split_whitespace().next().ok_or("no range")?.parse()?;
+                let mut peers = app.peers().into_iter().filter(|peer| peer.ip() == client.ip());
+                assert!(peers.next().is_some_and(|peer| peer.port() < first), "{:?}", app.peers());
+            }
             Ok(())
         }),
         two_nodes("an address that nobody has told us about is passed through", |mesh| {

@@ -27,6 +27,8 @@ pub(super) struct Clock {
     /// When a frame or header block began that is not complete.
     assembling_since: Option<Instant>,
     keepalive_sent: Option<Instant>,
+    /// When something has to have been heard, because somebody waits for it.
+    doubted_until: Option<Instant>,
     farewell_sent: bool,
 }
 
@@ -39,12 +41,14 @@ impl Clock {
             awaiting_settings_ack: true,
             assembling_since: None,
             keepalive_sent: None,
+            doubted_until: None,
             farewell_sent: false,
         }
     }
 
     pub fn heard(&mut self, now: Instant) {
         self.last_heard = self.last_heard.max(now);
+        self.doubted_until = None;
     }
 
     pub fn established(&mut self) {
@@ -169,7 +173,36 @@ impl Connection {
         }
     }
 
+    /// Makes sure that the peer is there, unless it was heard from within `quiet`: asks with a PING, to which something
+    /// has to be heard `within` that time, or the connection fails as for want of a keepalive. Tells whether it is in doubt.
+    pub fn probe(&mut self, now: Instant, quiet: Duration, within: Duration) -> bool {
+        if self.is_closed() || self.clock.doubted_until.is_some() {
+            return self.is_in_doubt();
+        }
+        if now.saturating_duration_since(self.clock.last_heard) < quiet {
+            return false;
+        }
+        self.clock.doubted_until = later(now, within);
+        if self.clock.keepalive_sent.is_none() {
+            self.clock.keepalive_sent = Some(now);
+            self.outbox.queue(|out| frame::put_ping(out, KEEPALIVE));
+        }
+        self.is_in_doubt()
+    }
+
+    /// Whether a [`probe`](Self::probe) waits to hear something.
+    pub fn is_in_doubt(&self) -> bool {
+        self.clock.doubted_until.is_some() && !self.is_closed()
+    }
+
     fn keepalive_deadline(&self) -> Option<Instant> {
+        let regular = self.regular_deadline();
+        self.clock
+            .doubted_until
+            .map_or(regular, |doubted| Some(regular.map_or(doubted, |regular| regular.min(doubted))))
+    }
+
+    fn regular_deadline(&self) -> Option<Instant> {
         match self.clock.keepalive_sent {
             Some(sent) => later(sent.max(self.clock.last_heard), self.config.keepalive_timeout),
             None => later(self.clock.last_heard, self.config.keepalive_interval),

@@ -22,7 +22,8 @@ fn loopback() -> Config {
 fn inside(dump: Sources) -> Inside {
     let logging = log(Default::default()).0;
     let metrics = Arc::new(Metrics::new(&metrics_config(), logging.clone()));
-    Inside { ready: Ready::default(), metrics, logging, shutdown: Request::default(), dump }
+    let debug = crate::admin::debug::tests::sources();
+    Inside { ready: Ready::default(), metrics, logging, shutdown: Request::default(), dump, debug }
 }
 
 /// The servers, on ports of loopback.
@@ -109,7 +110,7 @@ async fn metrics_are_served_under_both_paths_in_the_type_that_was_asked_for() {
     inside.metrics.series(&Arc::new(outbound())).opened();
     let server = served(inside);
     for (path, accept, content_type) in [
-        ("/metrics", "", "text/plain; charset=utf-8"),
+        ("/metrics", "", "text/plain; version=0.0.4; charset=utf-8"),
         ("/stats/prometheus", "accept: application/openmetrics-text\r\n", {
             "application/openmetrics-text;charset=utf-8;version=1.0.0"
         }),
@@ -117,7 +118,7 @@ async fn metrics_are_served_under_both_paths_in_the_type_that_was_asked_for() {
         let (head, body) = server.ask_with(Server::Stats, "GET", path, accept).await;
         assert!(head.contains(&format!("\r\ncontent-type: {content_type}\r\n")), "{head}");
         assert!(body.contains("\nistio_tcp_connections_opened_total{reporter=\"source\","), "{body}");
-        assert!(body.ends_with("\n# EOF\n"), "{body}");
+        assert_eq!(body.ends_with("\n# EOF\n"), content_type.contains("openmetrics"), "{body}");
     }
     assert_eq!(server.ask(Server::Stats, "GET", "/").await, pair("404 Not Found", ""));
 }
@@ -155,6 +156,61 @@ async fn a_part_of_the_dump_that_panics_is_an_answer_and_not_the_end() {
         assert_eq!(status, "HTTP/1.1 500 Internal Server Error");
         assert!(body.contains("panicked"), "{body}");
     }
+}
+
+/// The body of an answer in chunks (RFC 9112 §7.1), and whether it came to its end.
+fn unchunked(mut body: &str) -> (String, bool) {
+    let mut whole = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            return (whole, true);
+        }
+        whole.push_str(&rest[..length]);
+        body = &rest[length + 2..];
+    }
+    (whole, false)
+}
+
+#[tokio::test]
+async fn a_large_dump_is_sent_while_it_is_printed() {
+    let mut large = sources(None);
+    large.config = Box::new(|| json!("x".repeat(3 << 20)));
+    let server = served(inside(large));
+    let (head, body) = server.ask_with(Server::Admin, "GET", "/config_dump", "").await;
+    assert!(head.contains("\r\ntransfer-encoding: chunked"), "{head}");
+    let (dump, complete) = unchunked(&body);
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    assert!(complete && dump["config"].as_str().unwrap().len() == 3 << 20 && dump["workloads"].is_array());
+}
+
+#[tokio::test]
+async fn a_dump_that_fails_halfway_is_cut_and_not_ended() {
+    let mut broken = sources(None);
+    broken.config = Box::new(|| json!("x".repeat(3 << 20)));
+    broken.version = Box::new(|| std::panic::resume_unwind(Box::new("a bug")));
+    let server = served(inside(broken));
+    let mut stream = server.connect(Server::Admin).await;
+    stream.write_all(b"GET /config_dump HTTP/1.1\r\nhost: z\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await; // whether it is reset or closed is of no account
+    let (_, body) = split(std::str::from_utf8(&answer).unwrap());
+    assert!(!unchunked(&body).1, "whoever reads it can tell");
+}
+
+#[tokio::test]
+async fn a_profile_is_protobuf_and_wrong_parameters_are_named() {
+    let server = served(inside(sources(None)));
+    let refused = server.ask(Server::Admin, "GET", "/debug/pprof/profile?seconds=0").await;
+    assert_eq!(refused, pair("400 Bad Request", "invalid seconds value; expected 1-300\n"));
+    let mut stream = server.connect(Server::Admin).await;
+    let request = b"GET /debug/pprof/profile?seconds=1 HTTP/1.1\r\nhost: z\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("nanoseconds") && !text.contains("content-type"), "{text}");
 }
 
 #[tokio::test]

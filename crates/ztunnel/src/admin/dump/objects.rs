@@ -14,6 +14,13 @@ use crate::xds::local::shape::{
     Policy, Ports, Service, ServiceAccountMatch, ServiceKey, StringMatch, Vip, WeightedWaypoint,
 };
 
+/// What the dump shows of a workload.
+pub type Dumped = DumpedWorkload;
+/// What the dump shows of a service.
+pub type DumpedService = Service;
+/// What the dump shows of a policy.
+pub type DumpedPolicy = Policy;
+
 /// All workloads, by key.
 pub fn workloads(view: &View) -> impl ExactSizeIterator<Item = DumpedWorkload> {
     let mut all: Vec<_> = view.workloads().collect();

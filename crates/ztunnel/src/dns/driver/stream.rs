@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -95,7 +95,7 @@ async fn converse(pod: Arc<Pod>, arrival: Arrival) {
 }
 
 /// The next query; `None` at the end, and for what does not come in time.
-async fn read(input: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+async fn read(input: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut length = [0; 2];
     let first = timeout(IDLE, input.read(&mut length[..1])).await.ok()?.ok()?;
     let rest = async {
@@ -126,4 +126,43 @@ async fn write(mut output: OwnedWriteHalf, mut answers: mpsc::Receiver<Vec<u8>>)
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
     [&length.to_be_bytes()[..], message.get(..length.into()).unwrap_or_default()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// What comes of a frame of that length whose bytes come one by one with a pause between, and after how long.
+    async fn trickled(length: u16, pause: Duration) -> (Option<usize>, Duration) {
+        let (mut client, mut server) = duplex(1);
+        let frame = [&length.to_be_bytes()[..], &vec![b'x'; length.into()]].concat();
+        let client = tokio::spawn(async move {
+            for byte in frame {
+                if client.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                sleep(pause).await;
+            }
+        });
+        let begun = Instant::now();
+        let read = read(&mut server).await.map(|message| message.len());
+        client.abort();
+        (read, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_may_come_byte_by_byte_but_not_for_ever() {
+        assert_eq!(trickled(40, Duration::from_millis(100)).await.0, Some(40));
+        let (read, after) = trickled(400, Duration::from_millis(100)).await;
+        assert_eq!((read, after.as_secs()), (None, FRAME.as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_longer_than_any_query_is_not_waited_for() {
+        let (read, after) = trickled(u16::MAX, Duration::from_millis(100)).await;
+        assert_eq!((read, after.as_secs()), (None, 0));
+    }
 }

@@ -3,8 +3,10 @@
 //! An answer is kept as the bytes that came, and handed on as such; only its number, the spelling of the question, times
 //! to live and what says that it is cut off are ever changed.
 
+use std::net::IpAddr;
+
 use super::query::Query;
-use super::{HEADER, Rcode, flag, kind, long_number, number, record};
+use super::{HEADER, INTERNET, Rcode, flag, kind, long_number, number, record, skip_name};
 
 /// An answer's times to live may be changed in this many records; one with more is handed on and not kept.
 const MOST_RECORDS: usize = 1024;
@@ -145,6 +147,35 @@ pub fn to_no_data_if_absent(message: &mut [u8]) {
     {
         *byte &= !(flag::RCODE as u8);
     }
+}
+
+/// The addresses of one type that an answer to a question for them tells; `None` if it does not tell what there is.
+#[must_use]
+pub fn addresses(message: &[u8], wanted: u16) -> Option<Vec<IpAddr>> {
+    let rcode = number(message, 2)? & flag::RCODE;
+    if rcode == Rcode::NxDomain as u16 {
+        return Some(Vec::new());
+    }
+    if rcode != Rcode::NoError as u16 {
+        return None;
+    }
+    let mut at = skip_name(message, HEADER)? + 4;
+    let mut addresses = Vec::new();
+    for _ in 0..count(message) {
+        // What is cut off is not there, though it is counted.
+        let Some(one) = record(message, at) else { break };
+        at = one.data.end;
+        let data = message.get(one.data)?;
+        if (one.kind, one.class) != (wanted, INTERNET) {
+            continue;
+        }
+        match (wanted, data.len()) {
+            (kind::A, 4) => addresses.push(IpAddr::from(<[u8; 4]>::try_from(data).ok()?)),
+            (kind::AAAA, 16) => addresses.push(IpAddr::from(<[u8; 16]>::try_from(data).ok()?)),
+            _ => {}
+        }
+    }
+    Some(addresses)
 }
 
 /// How many records answer the question.

@@ -170,6 +170,30 @@ impl Query {
     }
 }
 
+/// A query for a type of record of the Internet, which takes answers as large as we give; `None` if that is no name.
+#[must_use]
+pub fn question(name: &str, kind: u16, id: u16) -> Option<Vec<u8>> {
+    let mut message = Vec::with_capacity(HEADER + MAX_WIRE_NAME + 4 + 11);
+    for word in [id, flag::RECURSION_DESIRED, 1, 0, 0, 1] {
+        message.extend(word.to_be_bytes());
+    }
+    for label in name.strip_suffix('.').unwrap_or(name).split('.') {
+        message.push(u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length))?);
+        message.extend(label.as_bytes());
+    }
+    message.push(0);
+    if message.len() - HEADER > MAX_WIRE_NAME {
+        return None;
+    }
+    let [size_high, size_low] = u16::try_from(LARGEST_UDP).ok()?.to_be_bytes();
+    for word in [kind, INTERNET] {
+        message.extend(word.to_be_bytes());
+    }
+    let [opt_high, opt_low] = kind::OPT.to_be_bytes();
+    message.extend([0, opt_high, opt_low, size_high, size_low, 0, 0, 0, 0, 0, 0]);
+    Some(message)
+}
+
 /// Where the name of the question ends. It is the first in the message: there is nothing that it could point to.
 fn question_name(message: &[u8]) -> Option<usize> {
     let mut at = HEADER;

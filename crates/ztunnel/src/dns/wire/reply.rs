@@ -172,8 +172,8 @@ fn write_opt(out: &mut Vec<u8>, size: u16, rcode: Rcode, dnssec: bool) {
     out.extend_from_slice(&[(rcode as u16 >> 4) as u8, 0, if dnssec { 0x80 } else { 0 }, 0, 0, 0]);
 }
 
-/// Whether the text was a name.
-fn write_name(out: &mut Vec<u8>, name: &str) -> bool {
+/// Writes a name; tells whether the text was one.
+pub(super) fn write_name(out: &mut Vec<u8>, name: &str) -> bool {
     if name.len() > mesh::lookup::MAX_NAME {
         return false;
     }

@@ -79,9 +79,9 @@ fn the_dump_tells_pods_that_run_from_pods_that_wait() {
             "a": { "state": "Up", "info": info("a"), "connections": { "inbound": [], "outbound": [] } },
             "b": { "state": "Pending", "info": info("b") },
         });
-        assert_eq!(driven.states.dump(), expected);
+        assert_eq!(driven.states.dump(|_| json!({ "inbound": [], "outbound": [] })), expected);
         talk.del("b").await;
-        assert_eq!(driven.states.dump().as_object().unwrap().len(), 1);
+        assert_eq!(driven.states.dump(|_| json!(null)).as_object().unwrap().len(), 1);
     });
 }
 

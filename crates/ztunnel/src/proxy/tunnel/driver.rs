@@ -14,20 +14,22 @@ use std::time::{Duration, Instant};
 
 use hbone::error::{OpenError, Reason};
 use hbone::h2::{End, Event, Header, Request, ResetBy, Response, StreamId};
-use hbone::{Inbox, Outbox, Tunnel, TunnelError};
+use hbone::{Inbox, Outbox, Tunnel};
 use mesh::cause::{Meaning, REASON_HEADER, peer_reason};
 use mesh::{Cause, Fault, Outcome};
 use slab::Slab;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::failure::{Ended, Progress, TunnelFailure};
 use super::ready::ReadyQueue;
-use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage};
-use super::{Accepted, Answer, Command, EarlyData, Load, Mailbox, Opening};
+use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage, Turn};
+use super::transport::Transport;
+use super::{Accepted, Answer, Broken, Command, EarlyData, Load, Mailbox, Opening, Passenger};
 use crate::net::options::end_in_order;
 use crate::proxy::copy;
-use crate::proxy::inbound::{InboundTunnel, Patience};
+use crate::proxy::inbound::{InboundTunnel, Patience, TakenBack};
+use crate::proxy::nested;
 use crate::proxy::outbound::{Failure, Pursuit};
 use crate::proxy::pool::Pool;
 use crate::proxy::scratch::{self, Reading, Run};
@@ -40,6 +42,15 @@ const ROUNDS: usize = 16;
 const MIN_SHARE: usize = 64 * 1024;
 /// What has to be left of a batch for another stream to begin in it.
 const MIN_ROOM: usize = 16 * 1024;
+/// What a tunnel has to move in one turn to count as busy, or else has to be held up by its socket: many round trips of
+/// messages are less.
+const BUSY_TURN: usize = 1024 * 1024;
+/// How long a tunnel without connections may have been silent to be used without asking: half of what it takes for a
+/// keepalive of its own.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long the peer of a tunnel that was silent may take to answer before connections go elsewhere: several round trips
+/// around the world.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Stands for "no deadline" in a timer, which is set again whenever one appears.
 const NO_DEADLINE: Duration = Duration::from_secs(3600);
 /// Reads after a deadline before it counts although the peer keeps talking: as much as a socket holds.
@@ -80,44 +91,9 @@ pub(in crate::proxy) enum ServerRole {
     Changing,
 }
 
-/// How a tunnel ended.
-#[derive(Debug)]
-pub(in crate::proxy) enum Ended {
-    /// In order.
-    Clean,
-    /// Before the handshake was complete.
-    Handshake(TunnelFailure),
-    /// Later.
-    Failed(TunnelFailure),
-}
-
-/// What ended a tunnel before its time.
-#[derive(Debug)]
-pub(in crate::proxy) enum TunnelFailure {
-    /// The TLS or HTTP/2 machine gave up.
-    Machine(TunnelError),
-    /// The socket failed.
-    Socket(io::Error),
-    /// The peer closed the connection without saying goodbye to its streams.
-    PeerClosed,
-    /// We were told to end now.
-    Aborted,
-}
-
-impl std::fmt::Display for TunnelFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Machine(e) => write!(f, "{e}"),
-            Self::Socket(e) => write!(f, "{e}"),
-            Self::PeerClosed => f.write_str("peer closed the connection"),
-            Self::Aborted => f.write_str("connection closed due to connection drain"),
-        }
-    }
-}
-
 /// The task of one tunnel.
 pub(in crate::proxy) struct Driver {
-    socket: TcpStream,
+    carrier: Transport,
     tunnel: Tunnel,
     role: Role,
     commands: tokio::sync::mpsc::Receiver<Command>,
@@ -138,6 +114,10 @@ pub(in crate::proxy) struct Driver {
     overdue_reads: u8,
     /// Since when a client's tunnel has carried nothing.
     unused_since: Option<Instant>,
+    /// Whether connections wait to know if the peer is still there.
+    doubted: bool,
+    /// Bytes that the socket has brought and taken in this turn.
+    moved: usize,
     half_closed: HalfClosed,
     census: Census,
     draining: bool,
@@ -153,12 +133,12 @@ enum Round {
 }
 
 impl Driver {
-    /// Puts a tunnel in charge of its socket.
+    /// Puts a tunnel in charge of what carries it.
     ///
     /// A connection that has ended in one direction may carry nothing in the other for `half_closed_timeout`, or up to
     /// twice as long.
     pub(in crate::proxy) fn new(
-        socket: TcpStream,
+        carrier: Transport,
         tunnel: Tunnel,
         role: Role,
         mailbox: Mailbox,
@@ -168,7 +148,7 @@ impl Driver {
         let now = Instant::now();
         let at = tunnel.deadline().unwrap_or(now);
         Self {
-            socket,
+            carrier,
             tunnel,
             role,
             commands: mailbox.commands,
@@ -183,7 +163,9 @@ impl Driver {
             timer: Box::pin(tokio::time::sleep_until(at.into())),
             timer_at: at,
             overdue_reads: 0,
-            unused_since: None,
+            unused_since: Some(now),
+            doubted: false,
+            moved: 0,
             half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
             census,
             draining: false,
@@ -208,6 +190,10 @@ impl Driver {
         let heard = self.read(cx)?;
         self.check_deadline(cx, heard)?;
         progress |= heard;
+        if self.doubted && !self.tunnel.is_in_doubt() {
+            self.doubted = false;
+            self.retry_waiting();
+        }
         progress |= self.look_at_woken(cx);
         progress |= self.write(cx)?;
         Ok(progress)
@@ -295,7 +281,7 @@ impl Driver {
     // --- from the tunnel's socket ---
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelFailure> {
-        match self.socket.poll_read_ready(cx) {
+        match self.carrier.poll_read_ready(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(ready) => ready.map_err(TunnelFailure::Socket)?,
         }
@@ -309,19 +295,22 @@ impl Driver {
         self.tunnel.prepare(&mut reading.inbox);
         let room = reading.inbox.room();
         let asked = room.len();
-        let n = match self.socket.try_read(room) {
+        let n = match self.carrier.try_read(room) {
             Ok(0) => return Err(TunnelFailure::PeerClosed),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) => return Err(TunnelFailure::Socket(e)),
+            Err(e) => return Err(self.carrier_failure(e)),
         };
         if n < asked {
-            // The socket is drained: saying so now saves the read that would only find that out.
-            let _ = self.socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+            self.carrier.is_drained();
         }
+        self.moved += n;
         reading.inbox.fill(n);
         let received = self.tunnel.receive(Instant::now(), &mut reading.inbox, &mut reading.events);
         self.authenticate();
+        if self.tunnel.is_established() {
+            self.census.established();
+        }
         self.dispatch(reading);
         received.map_err(TunnelFailure::Machine)?;
         Ok(true)
@@ -426,12 +415,15 @@ impl Driver {
     // --- streams ---
 
     fn open(&mut self, opening: Box<Opening>) {
+        let unused = self.streams.is_empty() && self.waiting.len() < MAX_WAITING;
+        if unused && self.tunnel.probe(Instant::now(), QUIET, PROBE_PATIENCE) {
+            self.doubted = true;
+            return self.waiting.push_back(opening);
+        }
         match self.tunnel.open(&opening.authority, &opening.headers()) {
             Ok(id) => {
                 let slot = self.insert(id, Stage::Requested(opening));
-                if matches!(&self.role, Role::Client(client) if client.early_data == EarlyData::Allowed) {
-                    self.queue(slot);
-                }
+                self.queue(slot);
             }
             Err(OpenError::StreamLimit) if self.waiting.len() < MAX_WAITING => self.waiting.push_back(opening),
             Err(error) => self.move_on(opening, &error.to_string()),
@@ -516,15 +508,28 @@ impl Driver {
             self.tunnel.reset(id, Reason::CANCEL);
             self.remove(slot, StreamEnd::NotCarried);
             // Without a 200 there is no tunnel to the app (RFC 9110 §9.3.6): what went early has gone nowhere.
-            let fault = if status == UNAVAILABLE { Fault::Unavailable } else { Fault::Final };
-            let error = format!("http status: {status} {}", http_status_name(status)).trim_end().to_owned();
-            let peer_reason = response.headers.get(REASON_HEADER).and_then(peer_reason).map(Box::from);
-            return opening.fail(Failure { peer_reason, ..Failure::new(fault, Cause::PeerRefused, error) });
+            return opening.fail(refused(status, response.headers.get(REASON_HEADER).and_then(peer_reason)));
         }
-        let Opening { permit, pursuit, .. } = *opening;
+        stream.receive = if end.is_end() { ReceiveHalf::Ending } else { stream.receive };
+        let Opening { permit, passenger, through, .. } = *opening;
+        let pursuit = match passenger {
+            Passenger::Connection(pursuit) => pursuit,
+            Passenger::Tunnel(mut nested) => {
+                nested.carried(&permit);
+                if !stream.sent_early {
+                    stream.replay = nested.early;
+                }
+                return self.carry(slot, Transport::Within(nested.half));
+            }
+        };
         pursuit.outgoing.worked(&permit);
-        let Pursuit { app, mut meter, socket, early, .. } = pursuit;
+        let Pursuit { app, mut meter, socket, early, front, trace, .. } = *pursuit;
+        if through.is_some() {
+            nested::reached(&mut meter, &self.tunnel, &permit, trace, response);
+        }
         meter.settle();
+        front.welcome(&app);
+        meter.connected();
         if stream.sent_early {
             meter.upstream(early.len() as u64);
         } else {
@@ -533,11 +538,8 @@ impl Driver {
         stream.meter = Some(meter);
         stream.socket = Some(socket);
         stream.permit = Some(permit);
-        if end.is_end() {
-            stream.receive = ReceiveHalf::Ending;
-        }
         match TcpStream::from_std(app) {
-            Ok(app) => self.carry(slot, app),
+            Ok(app) => self.carry(slot, Transport::Socket(app)),
             Err(error) => self.app_failed(slot, &error),
         }
     }
@@ -562,7 +564,7 @@ impl Driver {
                 stream.spill.extend_from_slice(&early);
                 let headers: Vec<_> = headers.iter().map(|(name, value)| Header::new(name, value)).collect();
                 let _ = self.tunnel.respond(id, 200, &headers, End::No);
-                self.carry(slot, app);
+                self.carry(slot, Transport::Socket(app));
                 if let Role::Server(ServerRole::Serving(tunnel)) = &self.role
                     && !tunnel.is_current(decided_on)
                 {
@@ -573,7 +575,7 @@ impl Driver {
     }
 
     /// From now on bytes flow.
-    fn carry(&mut self, slot: usize, app: TcpStream) {
+    fn carry(&mut self, slot: usize, app: Transport) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.stage = Stage::Open(app);
         let outcome = stream.begin();
@@ -594,7 +596,7 @@ impl Driver {
                 self.move_on(opening, &format!("stream refused by peer: {reason}"));
             }
             Stage::Requested(opening) => {
-                let fault = if stream.sent_early { Fault::Final } else { Fault::Unreachable };
+                let fault = if in_doubt(stream.sent_early, &opening) { Fault::Final } else { Fault::Unreachable };
                 self.remove(slot, StreamEnd::NotCarried);
                 let error = format!("h2 failed: stream reset by peer: {reason}");
                 opening.fail(Failure::new(fault, Cause::Http2, error));
@@ -610,6 +612,7 @@ impl Driver {
                 }
             }
             Stage::Open(app) => {
+                app.tell(|| Failure::lost(Cause::Http2, &format!("h2 failed: stream reset by peer: {reason}")));
                 drop(app);
                 self.finish(slot, StreamEnd::ResetByPeer, Outcome::Reset { by: self.peer_side() });
             }
@@ -682,7 +685,9 @@ impl Driver {
                     self.after_delivery(slot, outcome);
                 }
             }
-            Stage::Requested(_) | Stage::Closing => {}
+            // A tunnel that is to run inside the stream has something to say, or has given up.
+            Stage::Requested(_) => self.queue(slot),
+            Stage::Closing => {}
         }
     }
 
@@ -709,8 +714,11 @@ impl Driver {
         let Role::Server(ServerRole::Serving(tunnel)) = &self.role else { return };
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let Some(permit) = &stream.permit else { return };
-        let Err(outcome) = tunnel.recheck(permit, patience) else { return };
+        let Err(TakenBack { outcome, by }) = tunnel.recheck(permit, patience) else { return };
         self.tunnel.reset(stream.id, Reason::CANCEL);
+        if let Some(meter) = &mut stream.meter {
+            meter.decided(by);
+        }
         self.finish(slot, StreamEnd::Policy, outcome);
     }
 
@@ -738,12 +746,17 @@ impl Driver {
     /// Records the end of a stream and forgets it.
     fn finish(&mut self, slot: usize, end: StreamEnd, outcome: Outcome) {
         let Some(stream) = self.remove(slot, end) else { return };
-        if outcome == Outcome::Complete
-            && let Stage::Open(app) = stream.stage
-        {
-            end_in_order(&app);
-            if stream.unread {
-                tokio::spawn(copy::linger(app));
+        if let Stage::Open(app) = stream.stage {
+            match &outcome {
+                Outcome::Complete => {
+                    if let Some(app) = app.into_socket() {
+                        end_in_order(&app);
+                        if stream.unread {
+                            tokio::spawn(copy::linger(app));
+                        }
+                    }
+                }
+                cut => app.cut(cut),
             }
         }
         if let Some(meter) = stream.meter {
@@ -808,13 +821,18 @@ impl Driver {
     /// Fills a batch from the streams whose turn it is.
     fn gather(&mut self, outbox: &mut Outbox) -> bool {
         let mut progress = false;
-        let share = (outbox.room() / self.ring.len().max(1)).max(MIN_SHARE);
+        let limit = (outbox.room() / self.ring.len().max(1)).max(MIN_SHARE);
+        let early_data = match &self.role {
+            Role::Client(client) => client.early_data,
+            Role::Server(_) => EarlyData::Off,
+        };
+        let turn = Turn { limit, early_data };
         while outbox.room() >= MIN_ROOM
             && let Some(slot) = self.ring.pop_front()
         {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
             let mut moved = 0;
-            let pumped = stream.pump(&mut self.tunnel, outbox, share, &mut moved);
+            let pumped = stream.pump(&mut self.tunnel, outbox, turn, &mut moved);
             progress |= moved > 0;
             count(&self.role, stream, moved, Flow::ToPeer);
             stream.send = match pumped {
@@ -851,24 +869,26 @@ impl Driver {
     fn send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Result<bool, TunnelFailure> {
         let mut progress = false;
         while !outbox.unsent().is_empty() {
-            match self.socket.poll_write_ready(cx) {
+            match self.carrier.poll_write_ready(cx) {
                 Poll::Pending => break,
                 Poll::Ready(ready) => ready.map_err(TunnelFailure::Socket)?,
             }
-            match self.socket.try_write(outbox.unsent()) {
+            match self.carrier.try_write(outbox.unsent()) {
                 Ok(n) => {
                     outbox.advance(n);
+                    self.moved += n;
                     progress = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(TunnelFailure::Socket(e)),
+                Err(e) => return Err(self.carrier_failure(e)),
             }
         }
         Ok(progress)
     }
 
-    /// Lets metrics see what this turn has changed.
+    /// Lets metrics, and whoever places connections, see what this turn has changed.
     fn tell_census(&mut self) {
+        self.load.set_busy(self.unsent.is_some() || self.moved >= BUSY_TURN);
         let unsent = self.unsent.as_ref().map_or(0, |outbox| outbox.unsent().len());
         self.census.tell_with(unsent);
     }
@@ -906,12 +926,11 @@ impl Driver {
             self.tunnel.reset(stream.id, Reason::CANCEL);
             let sent_early = stream.sent_early;
             match (std::mem::replace(&mut stream.stage, Stage::Closing), outcome()) {
-                (Stage::Requested(opening), Outcome::Failed { cause, error, .. }) => {
-                    // Bytes that went along with the request are in doubt.
-                    let fault = if sent_early { Fault::Final } else { fault };
-                    opening.fail(Failure::new(fault, cause, error));
+                (Stage::Requested(opening), Outcome::Failed { cause, error, peer_reason }) => {
+                    let fault = if in_doubt(sent_early, &opening) { Fault::Final } else { fault };
+                    opening.fail(Failure { peer_reason, ..Failure::new(fault, cause, error) });
                 }
-                (Stage::Requested(opening), outcome) => opening.pursuit.meter.finish(outcome),
+                (Stage::Requested(opening), outcome) => opening.passenger.finish(outcome),
                 (stage, _) => stream.stage = stage,
             }
             self.finish(slot, end, outcome());
@@ -921,46 +940,56 @@ impl Driver {
     /// The tunnel cannot go on: its streams end as failed, and the peer is told as far as that is possible.
     fn fail(&mut self, failure: TunnelFailure) -> Ended {
         let established = self.tunnel.is_established();
-        let cause = match (&failure, established) {
-            (TunnelFailure::Machine(TunnelError::Http2(_)), true) => Cause::Http2,
-            (TunnelFailure::Machine(TunnelError::Tls(_) | TunnelError::HandshakeTimeout), false) => Cause::TlsHandshake,
-            _ => Cause::TunnelLost,
+        let progress = if established { Progress::Established } else { Progress::Greeting };
+        let told = failure.told(progress, &self.carrier);
+        let outcome = || match &told {
+            None => Outcome::Drained,
+            Some(Failure { cause, error, peer_reason, .. }) => {
+                Outcome::Failed { cause: *cause, error: error.clone(), peer_reason: peer_reason.clone() }
+            }
         };
-        let error = format!("io error: {failure}");
-        let outcome = || match &failure {
-            TunnelFailure::Aborted => Outcome::Drained,
-            _ => Outcome::failed(cause, error.clone()),
-        };
-        let end = match &failure {
-            TunnelFailure::Aborted => StreamEnd::Drain,
-            _ => StreamEnd::TunnelFailure,
-        };
-        let fault = match &failure {
-            TunnelFailure::Aborted => Fault::Final,
-            TunnelFailure::Machine(TunnelError::HandshakeTimeout) => Fault::TimedOut,
-            _ => Fault::Unreachable,
-        };
+        let end = if told.is_some() { StreamEnd::TunnelFailure } else { StreamEnd::Drain };
+        let fault = told.as_ref().map_or(Fault::Final, |told| told.fault);
         // Nobody is to come back to this tunnel.
         self.commands.close();
         self.load.limit_to(0);
         self.abort_streams(end, fault, outcome);
-        while let Some(opening) = self.waiting.pop_front() {
-            opening.fail(Failure::new(fault, cause, error.clone()));
-        }
+        let told =
+            told.unwrap_or_else(|| Failure::new(Fault::Final, Cause::TunnelLost, format!("io error: {failure}")));
+        let mut left: Vec<Box<Opening>> = self.waiting.drain(..).collect();
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Open(opening) = command {
-                opening.fail(Failure::new(fault, cause, error.clone()));
+                left.push(opening);
+            }
+        }
+        // Nothing has been said of them: a tunnel that was up may be followed by another.
+        let followed =
+            established && matches!(self.carrier, Transport::Socket(_)) && !matches!(failure, TunnelFailure::Aborted);
+        for opening in left {
+            if followed {
+                self.move_on(opening, &told.error);
+            } else {
+                opening.fail(told.clone());
             }
         }
         self.say_goodbye();
         if established { Ended::Failed(failure) } else { Ended::Handshake(failure) }
     }
 
+    /// What it means that the carrier has failed.
+    fn carrier_failure(&self, error: io::Error) -> TunnelFailure {
+        match self.carrier.broken() {
+            Some(Broken::Failed(failure)) => TunnelFailure::Carrier(failure),
+            Some(Broken::Drained) => TunnelFailure::Aborted,
+            None => TunnelFailure::Socket(error),
+        }
+    }
+
     /// One try to send what the machine still has to say; a socket that is full or gone gets nothing more.
     fn say_goodbye(&mut self) {
         let mut outbox = self.unsent.take().unwrap_or_else(scratch::take_outbox);
         self.tunnel.close(Reason::NO_ERROR, &mut outbox);
-        let _ = self.socket.try_write(outbox.unsent());
+        let _ = self.carrier.try_write(outbox.unsent());
         outbox.clear();
         scratch::give_outbox(outbox);
     }
@@ -970,6 +999,7 @@ impl Future for Driver {
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.moved = 0;
         for _ in 0..ROUNDS {
             match self.round(cx) {
                 Round::Progress => {}
@@ -984,6 +1014,19 @@ impl Future for Driver {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// That the far side answered with something else than 200.
+pub(in crate::proxy) fn refused(status: u16, reason: Option<&str>) -> Failure {
+    let fault = if status == UNAVAILABLE { Fault::Unavailable } else { Fault::Final };
+    let error = format!("http status: {status} {}", http_status_name(status)).trim_end().to_owned();
+    Failure { peer_reason: reason.map(Box::from), ..Failure::new(fault, Cause::PeerRefused, error) }
+}
+
+/// Whether a request that failed may have led to bytes of the app having arrived somewhere. What an inner tunnel says
+/// first is nobody's but its own.
+fn in_doubt(sent_early: bool, opening: &Opening) -> bool {
+    sent_early && matches!(opening.passenger, Passenger::Connection(_))
 }
 
 /// Whether a stream was reset with a reason that DATA before the answer may have given.

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::Shutdown;
+use std::net::TcpStream as AppSocket;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,13 +16,11 @@ use std::task::{Context, Poll, Waker};
 use hbone::h2::StreamId;
 use hbone::{Inbox, Outbox, Tunnel};
 use mesh::Permit;
-use rustix::io::Errno;
-use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
+use super::pair::Half;
 use super::ready::SlotWaker;
-use super::{Answer, MAX_EARLY, Opening, Pursuit};
+use super::transport::Transport;
+use super::{Answer, EarlyData, MAX_EARLY, Opening, Passenger};
 use crate::telemetry::{Holding, Meter, SocketGuard};
 
 /// Ranges written with one system call; more payload than a batch of small frames rarely has.
@@ -69,7 +67,7 @@ pub(super) enum Stage {
     /// Client: the request has been sent, the answer not received.
     Requested(Box<Opening>),
     /// Bytes flow.
-    Open(TcpStream),
+    Open(Transport),
     /// Being taken apart; never seen between two events.
     Closing,
 }
@@ -96,6 +94,15 @@ pub(super) enum ReceiveHalf {
     Ending,
     /// The app has been told.
     Ended,
+}
+
+/// What a stream may do in its turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    /// Bytes that it may send at most.
+    pub(super) limit: usize,
+    /// Whether it may send any before its request is answered.
+    pub(super) early_data: EarlyData,
 }
 
 /// What came of a try to send.
@@ -128,7 +135,7 @@ impl AppStream {
     /// The bytes that it keeps, and whether it is half closed.
     pub(super) fn holding(&self) -> Holding {
         let early = match &self.stage {
-            Stage::Requested(opening) => opening.pursuit.early.len(),
+            Stage::Requested(opening) => opening.passenger.early().len(),
             Stage::Preparing(_) | Stage::Open(_) | Stage::Closing => 0,
         };
         Holding {
@@ -138,19 +145,36 @@ impl AppStream {
         }
     }
 
-    fn app(&self) -> Option<&TcpStream> {
+    fn app(&self) -> Option<&Transport> {
         match &self.stage {
             Stage::Open(app) => Some(app),
             Stage::Preparing(_) | Stage::Requested(_) | Stage::Closing => None,
         }
     }
 
-    /// Moves up to `limit` bytes from the app into frames. Adds the number of bytes moved to `moved`.
-    pub(super) fn pump(&mut self, tunnel: &mut Tunnel, outbox: &mut Outbox, limit: usize, moved: &mut usize) -> Pumped {
-        if let Stage::Requested(opening) = &mut self.stage {
-            self.sent_early |= send_early(self.id, opening, tunnel, outbox);
-            return Pumped::Waiting;
+    /// Before the answer: sends what the app says first along with the request, if that is allowed, and gets a tunnel
+    /// going that is to run inside the stream.
+    fn prepare(&mut self, tunnel: &mut Tunnel, outbox: &mut Outbox, early_data: EarlyData) -> Pumped {
+        let Stage::Requested(opening) = &mut self.stage else { return Pumped::Waiting };
+        if let Passenger::Tunnel(nested) = &mut opening.passenger {
+            nested.start();
+            nested.half.watch(&Context::from_waker(&self.waker));
+            if nested.half.is_abandoned() {
+                return Pumped::Failed(io::ErrorKind::TimedOut.into());
+            }
         }
+        if early_data == EarlyData::Allowed && !self.sent_early {
+            self.sent_early = send_early(self.id, opening, tunnel, outbox);
+        }
+        Pumped::Waiting
+    }
+
+    /// Moves up to `limit` bytes from the app into frames. Adds the number of bytes moved to `moved`.
+    pub(super) fn pump(&mut self, tunnel: &mut Tunnel, outbox: &mut Outbox, turn: Turn, moved: &mut usize) -> Pumped {
+        if let Stage::Requested(_) = &self.stage {
+            return self.prepare(tunnel, outbox, turn.early_data);
+        }
+        let limit = turn.limit;
         if !self.replay.is_empty() {
             return self.pump_replay(tunnel, outbox, moved);
         }
@@ -164,7 +188,7 @@ impl AppStream {
         let mut asked = 0;
         let read = tunnel.send_data(self.id, limit, outbox, |places| {
             asked = places.iter().map(|p| p.len()).sum();
-            app.try_io(Interest::READABLE, || rustix::io::readv(app, places).map_err(io::Error::from))
+            app.try_read_vectored(places)
         });
         match read {
             None if tunnel.send_capacity(self.id) == 0 => Pumped::Blocked,
@@ -177,8 +201,7 @@ impl AppStream {
                 if n == asked {
                     return Pumped::More;
                 }
-                // The socket is drained: saying so now saves the read that would only find that out.
-                let _ = app.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                app.is_drained();
                 self.wait_readable(app)
             }
             Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => self.wait_readable(app),
@@ -199,7 +222,7 @@ impl AppStream {
         }
     }
 
-    fn wait_readable(&self, app: &TcpStream) -> Pumped {
+    fn wait_readable(&self, app: &Transport) -> Pumped {
         match app.poll_read_ready(&mut Context::from_waker(&self.waker)) {
             Poll::Pending => Pumped::Waiting,
             Poll::Ready(Ok(())) => Pumped::More,
@@ -234,10 +257,10 @@ impl AppStream {
         if let Stage::Open(app) = &self.stage
             && !self.spill.is_empty()
         {
-            match rustix::io::write(app, &self.spill[self.spill_taken..]) {
+            match app.write_at_once(&[IoSlice::new(&self.spill[self.spill_taken..])]) {
                 Ok(n) => taken = took(n, &mut self.spill_taken, &mut self.prologue),
-                Err(Errno::AGAIN) => {}
-                Err(e) => return Err(e.into()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
             }
         }
         Ok(taken + self.flush_spill()?)
@@ -266,10 +289,7 @@ impl AppStream {
         }
         if self.spill.is_empty() && self.receive == ReceiveHalf::Ending {
             self.receive = ReceiveHalf::Ended;
-            match SockRef::from(app).shutdown(Shutdown::Write) {
-                Err(e) if e.kind() != io::ErrorKind::NotConnected => return Err(e),
-                _ => {}
-            }
+            app.end()?;
         }
         Ok(taken)
     }
@@ -283,10 +303,19 @@ fn took(n: usize, spill_taken: &mut usize, prologue: &mut usize) -> usize {
     n - ours
 }
 
+/// Who says something before the answer.
+enum Speaker<'a> {
+    App(&'a AppSocket),
+    Tunnel(&'a Half),
+}
+
 /// Sends what the app has said so far along with the request, if it has said anything. Returns whether it did; what
 /// could not go early goes after the answer.
 fn send_early(id: StreamId, opening: &mut Opening, tunnel: &mut Tunnel, outbox: &mut Outbox) -> bool {
-    let Pursuit { app, early, .. } = &mut opening.pursuit;
+    let (early, app) = match &mut opening.passenger {
+        Passenger::Connection(pursuit) => (&mut pursuit.early, Speaker::App(&pursuit.app)),
+        Passenger::Tunnel(nested) => (&mut nested.early, Speaker::Tunnel(&nested.half)),
+    };
     let again = !early.is_empty();
     if again && tunnel.send_capacity(id).min(outbox.room()) < early.len() {
         return false;
@@ -295,7 +324,10 @@ fn send_early(id: StreamId, opening: &mut Opening, tunnel: &mut Tunnel, outbox: 
         if again {
             return Ok::<_, io::Error>(put(early, places));
         }
-        let read = rustix::io::readv(&*app, places).map_err(io::Error::from)?;
+        let read = match app {
+            Speaker::App(app) => rustix::io::readv(app, &mut *places).map_err(io::Error::from)?,
+            Speaker::Tunnel(half) => half.read(&mut *places)?,
+        };
         let mut left = read;
         for place in places {
             let here = place.len().min(left);
@@ -319,7 +351,7 @@ fn put(mut bytes: &[u8], places: &mut [IoSliceMut<'_>]) -> usize {
     all - bytes.len()
 }
 
-fn write_ranges(app: &TcpStream, ranges: &[Range<usize>], inbox: &Inbox) -> io::Result<usize> {
+fn write_ranges(app: &Transport, ranges: &[Range<usize>], inbox: &Inbox) -> io::Result<usize> {
     let mut taken = 0;
     for ranges in ranges.chunks(VECTORED) {
         let mut slices = [IoSlice::new(&[]); VECTORED];
@@ -332,16 +364,15 @@ fn write_ranges(app: &TcpStream, ranges: &[Range<usize>], inbox: &Inbox) -> io::
         if wanted == 0 {
             continue;
         }
-        // Not by way of the runtime, which knows nothing of a socket that was connected just now.
-        match rustix::io::writev(app, &slices[..ranges.len()]) {
+        match app.write_at_once(&slices[..ranges.len()]) {
             Ok(n) => {
                 taken += n;
                 if n < wanted {
                     break;
                 }
             }
-            Err(Errno::AGAIN) => break,
-            Err(e) => return Err(e.into()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) => return Err(e),
         }
     }
     Ok(taken)

@@ -8,7 +8,7 @@ use crate::telemetry::fixtures::{example_time, inbound, outbound, passthrough};
 
 fn record(flow: Flow, outcome: Outcome) -> Record {
     let tally = Tally { upstream_bytes: 77, downstream_bytes: 43 };
-    Record { flow: Arc::new(flow), tally, duration: Duration::from_micros(3_900), outcome }
+    Record { flow: Arc::new(flow), tally, duration: Duration::from_micros(3_900), outcome, decided: None }
 }
 
 fn line(format: Format, record: &Record) -> String {
@@ -29,6 +29,13 @@ fn an_outbound_connection_is_logged_as_the_reference_shows_it() {
          dst.identity=\"spiffe://cluster.local/ns/default/sa/server-sa\" dst.cluster=\"Kubernetes\" \
          direction=\"outbound\" bytes_sent=77 bytes_recv=43 duration=\"3ms\"\n"
     );
+}
+
+#[test]
+fn the_policy_that_decided_is_told_after_everything_else() {
+    let decided = Some(mesh::Decided { policy: "default/clients".into(), rule: Some(2) });
+    let line = line(Format::Text, &Record { decided, ..record(inbound(), Outcome::Complete) });
+    assert!(line.ends_with("duration=\"3ms\" policy=\"default/clients\" rule=2\n"), "{line}");
 }
 
 #[test]
@@ -53,7 +60,7 @@ fn a_denied_connection_is_an_error_with_its_reason_last() {
     let line = line(Format::Text, &record(inbound(), Outcome::failed(Cause::Denied, error)));
     assert!(line.starts_with("2026-11-21T02:38:35.803626Z\terror\taccess\tconnection complete\tsrc.addr="), "{line}");
     let end = "duration=\"3ms\" error=\"connection closed due to policy rejection: explicitly denied by: \
-               default/no-clients\" reason=\"denied\"\n";
+               default/no-clients\" reason=\"denied\" stage=\"authz\" side=\"peer\"\n";
     assert!(line.ends_with(end), "{line}");
 }
 
@@ -78,7 +85,8 @@ fn json_has_the_same_fields_with_numbers_as_numbers() {
             r#""dst.service":"server.default.svc.cluster.local","dst.workload":"server","dst.namespace":"default","#,
             r#""dst.identity":"spiffe://cluster.local/ns/default/sa/server-sa","dst.cluster":"Kubernetes","#,
             r#""direction":"outbound","bytes_sent":77,"bytes_recv":43,"duration":"3ms","#,
-            r#""error":"tls \"handshake\"\nfailed","reason":"peer-refused","peer_reason":"app-unreachable"}"#,
+            r#""error":"tls \"handshake\"\nfailed","reason":"peer-refused","peer_reason":"app-unreachable","#,
+            r#""stage":"h2","side":"peer"}"#,
             "\n"
         )
     );
@@ -112,6 +120,28 @@ fn an_early_denial_shows_addresses_direction_and_error() {
         out,
         "2026-11-21T02:38:35.803626Z\twarn\taccess\tconnection failed\tsrc.addr=10.1.0.2:39050 \
          dst.addr=[2001:db8::1]:80 direction=\"outbound\" error=\"no healthy upstream: [2001:db8::1]:80\" \
-         reason=\"no-healthy-upstream\"\n"
+         reason=\"no-healthy-upstream\" stage=\"route\" side=\"local\"\n"
     );
+}
+
+#[test]
+fn the_fields_are_those_of_the_table_in_its_order() {
+    let mut failure = record(outbound(), Outcome::failed(Cause::PeerRefused, "e".into()));
+    let Outcome::Failed { peer_reason, .. } = &mut failure.outcome else { unreachable!() };
+    *peer_reason = Some("denied".into());
+    failure.decided = Some(mesh::Decided { policy: "ns/allow".into(), rule: Some(0) });
+    let keys = |line: &str| {
+        let fields = line.trim_end().rsplit('\t').next().unwrap().to_owned();
+        fields.split(' ').map(|field| field.split('=').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let failed = keys(&line(Format::Text, &failure));
+    let reset = keys(&line(Format::Text, &record(outbound(), Outcome::Reset { by: End::Client })));
+    let table: Vec<&str> = manual::FIELDS.iter().map(|(name, _)| *name).collect();
+    let position = |key: &String| table.iter().position(|known| known == key);
+    for keys in [&failed, &reset] {
+        let positions: Vec<usize> =
+            keys.iter().map(|key| position(key).expect("every field is in the table")).collect();
+        assert!(positions.is_sorted(), "{keys:?}");
+    }
+    assert_eq!(failed.len() + 1, table.len(), "only who reset it is missing: {failed:?}");
 }

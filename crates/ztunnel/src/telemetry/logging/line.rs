@@ -111,13 +111,6 @@ impl<'a> Line<'a> {
         Fields { out: self.out, format: self.format, separator: &mut self.fields }.put(name, value);
     }
 
-    /// A field that is absent when it is not known.
-    pub(in crate::telemetry) fn known(&mut self, name: &str, value: Option<&str>) {
-        if let Some(text) = value {
-            self.field(name, Value::Text(text));
-        }
-    }
-
     pub(in crate::telemetry) fn end(self) {
         self.out.push_str(match self.format {
             Format::Text => "\n",

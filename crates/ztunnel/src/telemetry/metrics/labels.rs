@@ -1,8 +1,9 @@
 //! Labels: their names, their order and their values (spec admin-and-telemetry 3).
 
 use std::fmt::{self, Write};
+use std::ops::Range;
 
-use mesh::{Flow, Identity, Locality, Party, Reporter, ResponseFlag};
+use mesh::{Flow, Hostname, Identity, Locality, Party, Reporter, ResponseFlag, Workload};
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 
 /// Value of a label that is not known.
@@ -40,6 +41,63 @@ const FLAG_BEFORE: usize = 21;
 /// The last labels, which are there only if the workload of one side is known.
 const LOCALITY_NAMES: [&str; 4] = ["source_region", "source_zone", "destination_region", "destination_zone"];
 
+/// Labels that are always there: without them a series would not say what it counts.
+const ALWAYS: [&str; 2] = ["reporter", FLAG];
+/// The label between [`NAMES`].
+const FLAG: &str = "response_flags";
+
+/// Which labels connections are counted by (`METRICS_LABELS`). Series that differ in others only are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown(u32);
+
+impl Default for Shown {
+    /// All of them.
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
+}
+
+impl Shown {
+    /// Only those, besides `reporter` and `response_flags`.
+    ///
+    /// # Errors
+    /// The first name that is no label of connections.
+    pub fn only<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
+        let mut shown = Self(0);
+        for always in ALWAYS {
+            shown.0 |= Self::bit(always).unwrap_or_default();
+        }
+        for name in names {
+            shown.0 |= Self::bit(name).ok_or(name)?;
+        }
+        Ok(shown)
+    }
+
+    /// All labels of connections that are counted by when nothing else is asked for, in their order.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let (before, after) = NAMES.split_at(FLAG_BEFORE);
+        before.iter().chain(std::iter::once(&FLAG)).chain(after).chain(&LOCALITY_NAMES).copied()
+    }
+
+    /// No more than 32 labels have a place.
+    fn bit(name: &str) -> Option<u32> {
+        let at = Self::names().position(|known| known == name)?;
+        Some(1 << at)
+    }
+
+    fn shows(self, place: usize) -> bool {
+        self.0 & (1 << place) != 0
+    }
+}
+
+/// The place among all labels of the one at `at` of [`NAMES`].
+const fn place(at: usize) -> usize {
+    if at < FLAG_BEFORE { at } else { at + 1 }
+}
+
+/// The place of the first of [`LOCALITY_NAMES`] among all labels.
+const LOCALITY: usize = NAMES.len() + 1;
+
 /// A label's value, borrowed from what a flow says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Value<'a> {
@@ -55,9 +113,9 @@ pub(super) struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    pub(super) fn of(flow: &'a Flow) -> Self {
+    pub(super) fn of(flow: &'a Flow, shown: Shown) -> Self {
         let (source, destination, service) = (&flow.source, &flow.destination, flow.service.as_ref());
-        let values = [
+        let mut values = [
             Value::Text(flow.reporter.as_str()),
             text(source.workload.as_deref()),
             text(source.canonical_service.as_deref()),
@@ -85,7 +143,18 @@ impl<'a> Values<'a> {
         let region = |place: Option<&'a Locality>| text(place.map(|place| &*place.region));
         let zone = |place: Option<&'a Locality>| text(place.map(|place| &*place.zone));
         let known = from.is_some() || to.is_some();
-        Self { values, locality: known.then(|| [region(from), zone(from), region(to), zone(to)]) }
+        let mut locality = known.then(|| [region(from), zone(from), region(to), zone(to)]);
+        // What is not shown tells nothing apart.
+        if shown != Shown::default() {
+            for (_, value) in values.iter_mut().enumerate().filter(|(at, _)| !shown.shows(place(*at))) {
+                *value = Value::Text(UNKNOWN);
+            }
+            for (_, value) in locality.iter_mut().flatten().enumerate().filter(|(at, _)| !shown.shows(LOCALITY + at)) {
+                *value = Value::Text(UNKNOWN);
+            }
+            locality = locality.filter(|_| (0..LOCALITY_NAMES.len()).any(|at| shown.shows(LOCALITY + at)));
+        }
+        Self { values, locality }
     }
 }
 
@@ -100,6 +169,7 @@ fn principal(party: &Party) -> Value<'_> {
 /// All labels of a connection as they are printed.
 pub(super) struct Labels<'a> {
     pub(super) values: Values<'a>,
+    pub(super) shown: Shown,
     pub(super) flag: ResponseFlag,
 }
 
@@ -108,12 +178,15 @@ impl EncodeLabelSet for Labels<'_> {
         let flag = Value::Text(self.flag.as_str());
         for (at, (name, value)) in NAMES.into_iter().zip(self.values.values).enumerate() {
             if at == FLAG_BEFORE {
-                put(encoder, "response_flags", flag)?;
+                put(encoder, FLAG, flag)?;
             }
-            put(encoder, name, value)?;
+            if self.shown.shows(place(at)) {
+                put(encoder, name, value)?;
+            }
         }
-        let locality = self.values.locality.into_iter().flatten();
-        LOCALITY_NAMES.into_iter().zip(locality).try_for_each(|(name, value)| put(encoder, name, value))
+        let locality = LOCALITY_NAMES.into_iter().zip(self.values.locality.into_iter().flatten()).enumerate();
+        let mut shown = locality.filter(|(at, _)| self.shown.shows(LOCALITY + at));
+        shown.try_for_each(|(_, (name, value))| put(encoder, name, value))
     }
 }
 
@@ -137,7 +210,45 @@ pub(super) struct Denied {
 impl EncodeLabelSet for Denied {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         put(encoder, "reporter", Value::Text(self.reporter.as_str()))?;
-        put(encoder, "response_flags", Value::Text(self.flag.as_str()))
+        put(encoder, FLAG, Value::Text(self.flag.as_str()))
+    }
+}
+
+/// Labels of `istio_on_demand_dns_total`, of host names that are looked up: for whom, and which. Both are the control plane's to name, so that there are no
+/// more of them than it wishes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Lookup {
+    /// Of the labels that connections have of their source.
+    source: [Box<str>; SOURCE_NAMES.end - SOURCE_NAMES.start],
+    hostname: Box<str>,
+}
+
+/// Which of [`NAMES`] tell of the source.
+const SOURCE_NAMES: Range<usize> = 1..9;
+
+impl Lookup {
+    pub(super) fn new(source: Option<&Workload>, hostname: &Hostname) -> Self {
+        let principal = source.map(|source| source.identity().to_string());
+        let party = source.map(Party::of).unwrap_or_default();
+        let values = [
+            party.workload.as_deref(),
+            party.canonical_service.as_deref(),
+            party.canonical_revision.as_deref(),
+            party.namespace.as_deref(),
+            principal.as_deref(),
+            party.app.as_deref(),
+            party.version.as_deref(),
+            party.cluster.as_deref(),
+        ];
+        Self { source: values.map(|value| value.unwrap_or(UNKNOWN).into()), hostname: hostname.as_str().into() }
+    }
+}
+
+impl EncodeLabelSet for Lookup {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut source = NAMES[SOURCE_NAMES].iter().zip(&self.source);
+        source.try_for_each(|(name, value)| put(encoder, name, Value::Text(value)))?;
+        put(encoder, "hostname", Value::Text(&self.hostname))
     }
 }
 

@@ -1,27 +1,22 @@
-//! Traffic: one set of counters per set of labels, found without building a key.
+//! Traffic: one set of counters per set of labels.
 //!
 //! The flag with which connections end is the last dimension and lives inside a series, so that a connection needs no
-//! second lookup when it ends.
+//! second lookup when it ends. Which series there are is [`table`]'s to know.
+
+mod table;
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Once, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use hashbrown::HashTable;
-use mesh::connect::TraceId;
-use mesh::{Flow, Party, Reporter, ResponseFlag, SecurityPolicy};
+use mesh::{Flow, ResponseFlag};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::labels::{Labels, Values};
-
-/// Sets of labels that are told apart at most; connections beyond share one series per reporter whose other labels are
-/// `unknown`. A node's pods have some thousands of peers at the outside, and peers choose some of their labels themselves.
-/// At the bound a scrape is some tens of megabytes.
-pub const MAX_SERIES: usize = 10_000;
+pub(super) use table::Table;
+pub use table::{DEFAULT_MAX_SERIES, Settings, Totals};
 
 /// All flags, in the order of the slots of [`Series::closed`].
 const FLAGS: [ResponseFlag; 8] = [
@@ -44,12 +39,15 @@ pub struct Series {
     received: AtomicU64,
     sent: AtomicU64,
     closed: [AtomicU64; FLAGS.len()],
+    /// The round of looking for unused series in which somebody was last seen to use this one.
+    used: AtomicU32,
 }
 
 impl Series {
-    fn new(flow: Arc<Flow>) -> Self {
+    fn new(flow: Arc<Flow>, round: u32) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { flow, opened: zero(), received: zero(), sent: zero(), closed: std::array::from_fn(|_| zero()) }
+        let closed = std::array::from_fn(|_| zero());
+        Self { flow, opened: zero(), received: zero(), sent: zero(), closed, used: AtomicU32::new(round) }
     }
 
     /// A connection opened.
@@ -86,94 +84,6 @@ fn slot(flag: ResponseFlag) -> usize {
         ResponseFlag::NetworkPolicy => 5,
         ResponseFlag::IdentityError => 6,
         ResponseFlag::CertRevoked => 7,
-    }
-}
-
-/// All series of this process.
-#[derive(Debug)]
-pub(super) struct Table {
-    hasher: RandomState,
-    /// Read once per connection, written once per new set of labels. Scrapes copy the pointers and let go.
-    series: RwLock<HashTable<Arc<Series>>>,
-    overflow: [Arc<Series>; 2],
-    full: Once,
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        let overflow = |reporter| Arc::new(Series::new(Arc::new(nobody(reporter))));
-        Self {
-            hasher: RandomState::new(),
-            series: RwLock::default(),
-            overflow: [overflow(Reporter::Source), overflow(Reporter::Destination)],
-            full: Once::new(),
-        }
-    }
-}
-
-impl Table {
-    pub(super) fn series(&self, flow: &Arc<Flow>) -> Arc<Series> {
-        let values = Values::of(flow);
-        let hash = self.hasher.hash_one(values);
-        let same = |series: &Arc<Series>| Values::of(&series.flow) == values;
-        {
-            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(series) = table.find(hash, same) {
-                return Arc::clone(series);
-            }
-        }
-        let mut table = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(series) = table.find(hash, same) {
-            return Arc::clone(series); // somebody else was faster
-        }
-        if table.len() >= MAX_SERIES {
-            drop(table);
-            return self.overflow(flow.reporter);
-        }
-        let series = Arc::new(Series::new(Arc::clone(flow)));
-        let rehash = |series: &Arc<Series>| self.hasher.hash_one(Values::of(&series.flow));
-        table.insert_unique(hash, Arc::clone(&series), rehash);
-        series
-    }
-
-    fn overflow(&self, reporter: Reporter) -> Arc<Series> {
-        self.full.call_once(|| {
-            tracing::warn!(
-                "metrics tell {MAX_SERIES} combinations of workloads apart, which is as many as they can: \
-                 further ones are counted together, with unknown labels"
-            );
-        });
-        let [source, destination] = &self.overflow;
-        Arc::clone(match reporter {
-            Reporter::Source => source,
-            Reporter::Destination => destination,
-        })
-    }
-
-    /// All series that connections were counted in.
-    fn all(&self) -> Vec<Arc<Series>> {
-        let mut all: Vec<_> = {
-            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-            table.iter().map(Arc::clone).collect()
-        };
-        all.extend(self.overflow.iter().filter(|series| series.opened.load(Ordering::Relaxed) > 0).map(Arc::clone));
-        all
-    }
-}
-
-/// A connection between parties about which nothing is known.
-fn nobody(reporter: Reporter) -> Flow {
-    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    Flow {
-        reporter,
-        source_address: nowhere,
-        destination_address: nowhere,
-        hbone_authority: None,
-        source: Party::default(),
-        destination: Party::default(),
-        service: None,
-        security: SecurityPolicy::Unknown,
-        trace: TraceId(0),
     }
 }
 
@@ -217,6 +127,7 @@ fn ended(series: &Series, flag: ResponseFlag) -> Option<u64> {
 impl Collector for Table {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let all = self.all();
+        let shown = self.shown();
         for (name, help, value) in FAMILIES {
             let mut samples = all
                 .iter()
@@ -227,12 +138,23 @@ impl Collector for Table {
             }
             self::encode(&mut encoder, name, help, |family| {
                 samples.try_for_each(|(series, flag, count)| {
-                    let labels = Labels { values: Values::of(&series.flow), flag };
+                    let labels = Labels { values: Values::of(&series.flow, shown), shown, flag };
                     family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)
                 })
             })?;
         }
-        Ok(())
+        let help = "The number of combinations of labels that connections are counted by.";
+        let descriptor = encoder.encode_descriptor("istio_metric_series", help, None, MetricType::Gauge);
+        descriptor?.encode_gauge(&i64::try_from(all.len()).unwrap_or(i64::MAX))?;
+        let help = "The total number of such combinations forgotten after nobody had used them for a while.";
+        self::encode(&mut encoder, "istio_metric_series_evicted", help, |family| {
+            family.encode_counter::<NoLabelSet, _, u64>(&self.evicted(), None)
+        })?;
+        let help =
+            "The total number of connections counted under unknown labels because there are too many combinations.";
+        self::encode(&mut encoder, "istio_metric_series_overflow", help, |family| {
+            family.encode_counter::<NoLabelSet, _, u64>(&self.overflowed(), None)
+        })
     }
 }
 

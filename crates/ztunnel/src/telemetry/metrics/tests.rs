@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use mesh::ResponseFlag;
+
 use super::*;
 use crate::telemetry::fixtures::{log, metrics_config, outbound, passthrough};
 
@@ -72,6 +74,33 @@ fn before_any_connection_only_the_process_shows() {
                # HELP workload_manager_proxies_stopped The total number of proxies stopped.\n\
                # TYPE workload_manager_proxies_stopped counter\n\
                workload_manager_proxies_stopped_total 0\n\
+               # HELP istio_active_proxy_count_total The number of pods with a running proxy.\n\
+               # TYPE istio_active_proxy_count_total gauge\n\
+               istio_active_proxy_count_total 0\n\
+               # HELP istio_pending_proxy_count_total The number of pods that wait for a proxy.\n\
+               # TYPE istio_pending_proxy_count_total gauge\n\
+               istio_pending_proxy_count_total 0\n\
+               # HELP istio_proxies_started The total number of proxies started.\n\
+               # TYPE istio_proxies_started counter\n\
+               istio_proxies_started_total 0\n\
+               # HELP istio_proxies_stopped The total number of proxies stopped.\n\
+               # TYPE istio_proxies_stopped counter\n\
+               istio_proxies_stopped_total 0\n\
+               # HELP istio_on_demand_dns_cache_misses The total number of requests for on-demand DNS that a resolver \
+               was asked about (unstable).\n\
+               # TYPE istio_on_demand_dns_cache_misses counter\n\
+               istio_on_demand_dns_cache_misses_total 0\n\
+               # HELP istio_metric_series The number of combinations of labels that connections are counted by.\n\
+               # TYPE istio_metric_series gauge\n\
+               istio_metric_series 0\n\
+               # HELP istio_metric_series_evicted The total number of such combinations forgotten after nobody had \
+               used them for a while.\n\
+               # TYPE istio_metric_series_evicted counter\n\
+               istio_metric_series_evicted_total 0\n\
+               # HELP istio_metric_series_overflow The total number of connections counted under unknown labels \
+               because there are too many combinations.\n\
+               # TYPE istio_metric_series_overflow counter\n\
+               istio_metric_series_overflow_total 0\n\
                # HELP istio_log_lines_dropped The total number of log lines dropped because the output did not keep up.\n\
                # TYPE istio_log_lines_dropped counter\n\
                istio_log_lines_dropped_total 0\n\

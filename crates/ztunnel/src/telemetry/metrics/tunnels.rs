@@ -10,12 +10,15 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use hbone::h2::Allowance;
 use mesh::Reporter;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+
+use super::latency::Latencies;
 
 /// Threads whose numbers are kept apart; more than that share. Few nodes give a ztunnel more cores.
 const SHARDS: usize = 32;
@@ -85,12 +88,15 @@ struct Shard {
 pub(super) struct Tunnels {
     shards: [[Shard; 2]; SHARDS],
     allowance: Allowance,
+    latencies: Option<Latencies>,
 }
 
 /// What one tunnel's task counts.
 #[derive(Debug)]
 pub struct Census {
     tunnels: Arc<Tunnels>,
+    /// Since when the handshake goes on, if anybody wants to know.
+    handshake: Option<Instant>,
     shard: usize,
     end: usize,
     now: [i64; GAUGES],
@@ -107,8 +113,8 @@ const TO_PEER: usize = 4;
 const REPORTERS: [&str; 2] = ["source", "destination"];
 
 impl Tunnels {
-    pub(super) fn new(allowance: Allowance) -> Self {
-        Self { shards: Default::default(), allowance }
+    pub(super) fn new(allowance: Allowance, latencies: Option<Latencies>) -> Self {
+        Self { shards: Default::default(), allowance, latencies }
     }
 
     /// Counts a tunnel for as long as the census lives; to be called by the thread that the tunnel stays on.
@@ -117,8 +123,9 @@ impl Tunnels {
             Reporter::Source => 0,
             Reporter::Destination => 1,
         };
-        let mut census =
-            Census { tunnels: Arc::clone(self), shard: this_thread(), end, now: [0; GAUGES], told: [0; GAUGES] };
+        let handshake = self.latencies.is_some().then(Instant::now);
+        let (shard, now, told) = (this_thread(), [0; GAUGES], [0; GAUGES]);
+        let mut census = Census { tunnels: Arc::clone(self), handshake, shard, end, now, told };
         census.now[TUNNELS] = 1;
         census.tell();
         census
@@ -145,6 +152,14 @@ fn this_thread() -> usize {
 }
 
 impl Census {
+    /// The handshake is complete; it may be told any number of times.
+    pub fn established(&mut self) {
+        if let Some((begun, latencies)) = self.handshake.take().zip(self.tunnels.latencies.as_ref()) {
+            let reporter = if self.end == 0 { Reporter::Source } else { Reporter::Destination };
+            latencies.established(reporter, begun.elapsed());
+        }
+    }
+
     /// A stream has begun.
     pub fn opened(&mut self) {
         self.now[STREAMS] += 1;

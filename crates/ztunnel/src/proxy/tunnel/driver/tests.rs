@@ -3,6 +3,7 @@ use std::net::Shutdown;
 
 use hbone::h2::Config;
 use mesh::Reporter;
+use tokio::io::Interest;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -35,7 +36,7 @@ async fn what_arrived_during_a_pause_of_the_process_is_read_before_its_deadline_
     let (_handle, mailbox) = Handle::new(1);
     let role = Role::Server(ServerRole::Unauthenticated(Box::new(|_| unreachable!("the handshake is not complete"))));
     let census = telemetry("info", PolicyLogging::default()).0.census(Reporter::Destination);
-    let ended = Driver::new(socket, server, role, mailbox, Duration::from_secs(60), census).await;
+    let ended = Driver::new(Transport::Socket(socket), server, role, mailbox, Duration::from_secs(60), census).await;
 
     let Ended::Handshake(why) = ended else { panic!("{ended:?}") };
     assert!(matches!(why, TunnelFailure::PeerClosed), "the end was read as well: {why}");

@@ -1,7 +1,7 @@
 use super::*;
 
 fn tunnels() -> Arc<Tunnels> {
-    Arc::new(Tunnels::new(Allowance::new(1000)))
+    Arc::new(Tunnels::new(Allowance::new(1000), None))
 }
 
 fn holding(to_app: usize, to_peer: usize, half_closed: bool) -> Holding {

@@ -1,28 +1,42 @@
 //! Packet rules of the calling thread's network namespace, set by nf_tables netlink.
 //!
 //! [`expr`] is the little of nf_tables' expression language that redirection needs; a [`Ruleset`] puts tables, chains
-//! and rules into one batch, which the kernel takes as a whole or not at all. [`in_pod`] has the rules
-//! that a ztunnel expects around it. Existing rules are neither read nor changed, and no external program is run.
+//! and rules into one batch, which the kernel takes as a whole or not at all; [`list`] reads back what there is. Rules of
+//! others are not changed, and no external program is run.
 
 pub mod expr;
-pub mod in_pod;
+pub mod list;
 mod names;
 
 use std::io;
 
-use nix::libc;
-
-use crate::netlink::{APPEND, CREATE, Family, Message, Socket};
+use crate::netlink::{APPEND, Attributes, CREATE, Family, Message, Socket};
 use expr::Rule;
 
 /// The rules could not be set.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot set the packet rules of {what}; the kernel needs nf_tables with nat and inet support (nft_chain_nat, nft_redir)"
-)]
+#[error("cannot {action}: {source}; {}", remedy(source))]
 pub struct NftError {
-    what: String,
+    action: String,
     source: io::Error,
+}
+
+impl NftError {
+    /// What the kernel said.
+    pub fn into_source(self) -> io::Error {
+        self.source
+    }
+}
+
+/// What is most likely amiss.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "CAP_NET_ADMIN in this network namespace is needed: run it as root",
+        _ => {
+            "the kernel needs nf_tables with nat and redirection for inet, and connection tracking: \
+             modprobe nf_tables nft_chain_nat nft_redir nft_ct nft_socket nft_fib_inet"
+        }
+    }
 }
 
 /// Where the kernel consults a base chain.
@@ -81,7 +95,23 @@ impl Ruleset {
     /// Adds a table.
     #[must_use]
     pub fn table(self, table: &str) -> Ruleset {
+        self.described_table(table, "")
+    }
+
+    /// Adds a table with a text for whoever reads it.
+    #[must_use]
+    pub fn described_table(self, table: &str, comment: &str) -> Ruleset {
         self.add(libc::NFT_MSG_NEWTABLE, CREATE, |attributes| {
+            attributes.text(names::table::NAME, table);
+            put_comment(attributes, names::table::USER_DATA, comment);
+        })
+    }
+
+    /// Takes a table away with all that is in it, whether or not it is there.
+    #[must_use]
+    pub fn without(self, table: &str) -> Ruleset {
+        // What is not there cannot be deleted: so it is made, if need be.
+        self.table(table).add(libc::NFT_MSG_DELTABLE, 0, |attributes| {
             attributes.text(names::table::NAME, table);
         })
     }
@@ -106,6 +136,7 @@ impl Ruleset {
         self.add(libc::NFT_MSG_NEWRULE, CREATE | APPEND, |attributes| {
             attributes.text(names::rule::TABLE, table).text(names::rule::CHAIN, chain);
             attributes.nested(names::rule::EXPRESSIONS, |list| rule.encode(list));
+            put_comment(attributes, names::rule::USER_DATA, rule.comment());
         })
     }
 
@@ -115,16 +146,31 @@ impl Ruleset {
     /// [`NftError`]; then nothing was changed.
     pub fn apply(self) -> Result<(), NftError> {
         let batch = self.message.mark(BATCH_END, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8]);
-        let applied = Socket::open(Family::Netfilter).and_then(|socket| socket.perform(&batch));
-        applied.map_err(|source| NftError { what: self.what, source })
+        let applied = Socket::open(Family::Netfilter).and_then(|mut socket| socket.perform(&batch));
+        applied.map_err(|source| NftError { action: format!("set the packet rules of {}", self.what), source })
     }
 
-    fn add(self, kind: i32, flags: u16, body: impl FnOnce(&mut crate::netlink::Attributes<'_>)) -> Ruleset {
+    fn add(self, kind: i32, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) -> Ruleset {
         let kind = ((libc::NFNL_SUBSYS_NFTABLES as u16) << 8) | kind as u16;
         let head = [libc::NFPROTO_INET as u8, 0, 0, 0];
         Ruleset { message: self.message.request(kind, flags, &head, body), what: self.what }
     }
 }
+
+/// A text as `nft` shows it, in the form that it keeps it: kind, length, text, zero.
+fn put_comment(attributes: &mut Attributes<'_>, kind: u16, comment: &str) {
+    let mut end = comment.len().min(MOST_COMMENT);
+    while !comment.is_char_boundary(end) {
+        end -= 1;
+    }
+    if end > 0 {
+        let comment = &comment.as_bytes()[..end];
+        attributes.bytes(kind, &[&[names::user_data::COMMENT, end as u8 + 1], comment, &[0]].concat());
+    }
+}
+
+/// The longest comment that `nft` knows, less the zero at its end.
+const MOST_COMMENT: usize = 127;
 
 /// `NFNL_MSG_BATCH_BEGIN`; nothing before the end takes effect.
 const BATCH_BEGIN: u16 = 0x10;

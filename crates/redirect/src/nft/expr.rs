@@ -4,8 +4,6 @@
 
 use std::net::IpAddr;
 
-use nix::libc;
-
 use super::names;
 use crate::netlink::Attributes;
 
@@ -40,6 +38,7 @@ pub enum End {
 #[derive(Debug, Clone, Default)]
 pub struct Rule {
     steps: Vec<Step>,
+    comment: String,
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +52,8 @@ enum Step {
     Compare { is: Is, value: Vec<u8> },
     Immediate { value: Vec<u8> },
     Verdict { code: i32, chain: Option<String> },
+    Cgroup { level: u32 },
+    DestinationType,
     Redirect,
     Counter,
 }
@@ -116,6 +117,25 @@ impl Rule {
             .compare(is, &mark.to_ne_bytes())
     }
 
+    /// Packets of sockets that belong to a user of this number.
+    #[must_use]
+    pub fn user(self, user: u32) -> Rule {
+        self.step(Step::Meta { key: libc::NFT_META_SKUID }).compare(Is::Equal, &user.to_ne_bytes())
+    }
+
+    /// Packets of sockets that were made in a control group (version 2) or below it: the one of this number (its folder's
+    /// inode), `level` folders below the root.
+    #[must_use]
+    pub fn cgroup(self, id: u64, level: u32) -> Rule {
+        self.step(Step::Cgroup { level }).compare(Is::Equal, &id.to_ne_bytes())
+    }
+
+    /// Packets to an address of this namespace itself.
+    #[must_use]
+    pub fn for_us(self) -> Rule {
+        self.step(Step::DestinationType).compare(Is::Equal, &u32::from(libc::RTN_LOCAL).to_ne_bytes())
+    }
+
     /// Packets of connections whose mark under `mask` is `mark`.
     #[must_use]
     pub fn connection_mark(self, mark: u32, mask: u32) -> Rule {
@@ -168,6 +188,17 @@ impl Rule {
         self.step(Step::Immediate { value: port.to_be_bytes().to_vec() }).step(Step::Redirect)
     }
 
+    /// Says what the rule is for, to whoever reads it.
+    #[must_use]
+    pub fn saying(mut self, comment: &str) -> Rule {
+        comment.clone_into(&mut self.comment);
+        self
+    }
+
+    pub(super) fn comment(&self) -> &str {
+        &self.comment
+    }
+
     fn compare(self, is: Is, value: &[u8]) -> Rule {
         self.step(Step::Compare { is, value: value.to_vec() })
     }
@@ -199,6 +230,8 @@ impl Step {
             Step::Bitwise { .. } => "bitwise",
             Step::Compare { .. } => "cmp",
             Step::Immediate { .. } | Step::Verdict { .. } => "immediate",
+            Step::Cgroup { .. } => "socket",
+            Step::DestinationType => "fib",
             Step::Redirect => "redir",
             Step::Counter => "counter",
         }
@@ -260,6 +293,22 @@ impl Step {
                     });
                 });
             }
+            Step::Cgroup { level } => put(
+                body,
+                &[
+                    (names::socket::KEY, names::socket::CGROUP_V2),
+                    (names::socket::TO, REGISTER),
+                    (names::socket::LEVEL, *level),
+                ],
+            ),
+            Step::DestinationType => put(
+                body,
+                &[
+                    (names::fib::TO, REGISTER),
+                    (names::fib::RESULT, names::fib::ADDRESS_TYPE),
+                    (names::fib::FLAGS, names::fib::OF_DESTINATION),
+                ],
+            ),
             Step::Redirect => {
                 body.network(names::redirect::FIRST_PORT_FROM, REGISTER)
                     .network(names::redirect::FLAGS, names::redirect::PORT_SPECIFIED);

@@ -2,6 +2,12 @@
 
 pub(super) mod table {
     pub(in super::super) const NAME: u16 = 1;
+    pub(in super::super) const USER_DATA: u16 = 6;
+}
+
+/// What `nft` keeps with objects, and the kernel does not look at (`libnftnl/udata.h`).
+pub(super) mod user_data {
+    pub(in super::super) const COMMENT: u8 = 0;
 }
 
 pub(super) mod chain {
@@ -17,6 +23,7 @@ pub(super) mod rule {
     pub(in super::super) const TABLE: u16 = 1;
     pub(in super::super) const CHAIN: u16 = 2;
     pub(in super::super) const EXPRESSIONS: u16 = 4;
+    pub(in super::super) const USER_DATA: u16 = 7;
 }
 
 pub(super) mod expression {
@@ -77,4 +84,32 @@ pub(super) mod redirect {
     pub(in super::super) const FLAGS: u16 = 3;
     /// The flag that a port is given.
     pub(in super::super) const PORT_SPECIFIED: u32 = 2;
+}
+
+pub(super) mod counter {
+    pub(in super::super) const BYTES: u16 = 1;
+    pub(in super::super) const PACKETS: u16 = 2;
+}
+
+pub(super) mod socket {
+    pub(in super::super) const KEY: u16 = 1;
+    pub(in super::super) const TO: u16 = 2;
+    pub(in super::super) const LEVEL: u16 = 3;
+    /// The key for the control group, version 2.
+    pub(in super::super) const CGROUP_V2: u32 = 3;
+}
+
+pub(super) mod fib {
+    pub(in super::super) const TO: u16 = 1;
+    pub(in super::super) const RESULT: u16 = 2;
+    pub(in super::super) const FLAGS: u16 = 3;
+    /// What is asked for: the type of the address.
+    pub(in super::super) const ADDRESS_TYPE: u32 = 3;
+    /// Of the destination.
+    pub(in super::super) const OF_DESTINATION: u32 = 2;
+}
+
+/// Targets of iptables, in rules of nf_tables.
+pub(super) mod target {
+    pub(in super::super) const NAME: u16 = 1;
 }
