@@ -24,7 +24,6 @@ pub fn run(workspace: &Path) -> io::Result<()> {
             return Err(io::Error::other(format!("test {test} of {package} failed ({status})")));
         }
     }
-    crate::image::run(workspace)?;
     // Each in a process of its own, which enters a sandbox.
     for arguments in [&["soak"][..], &["package", "--try"]] {
         let status = Command::new(std::env::current_exe()?).current_dir(workspace).args(arguments).status()?;

@@ -46,8 +46,8 @@ enum Task {
     },
     /// Test against implementations of others: h2spec and Envoy, fetched when missing.
     Interop,
-    /// Lint the Dockerfile with checkov, fetched when missing.
-    Image,
+    /// Lint the Dockerfile with checkov and the chart with Helm, fetched when missing.
+    Lint,
     /// Test builds with each cryptography library, by themselves and with one another.
     Providers {
         /// Features of ztunnel such as `tls-ring`; without any, all.
@@ -111,7 +111,7 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
             instructions::run(workspace, if *bless { Verdict::Bless } else { Verdict::Check })
         }
         Task::Interop => Ok(xtask::interop::run(workspace)?),
-        Task::Image => Ok(xtask::image::run(workspace)?),
+        Task::Lint => Ok(xtask::lint::run(workspace)?),
         Task::Providers { rows } => Ok(xtask::providers::run(workspace, rows)?),
         Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
         Task::Soak { seconds, connections } => xtask::soak::run(workspace, *seconds, *connections),

@@ -1,5 +1,6 @@
-//! `cargo xtask image`: the Dockerfile, looked at by checkov, which is got at a fixed version as `cargo xtask interop`
-//! gets its tools. Whether the image can be built is not known afterwards.
+//! `cargo xtask lint`: the Dockerfile, looked at by checkov, and the Helm chart, by Helm itself; both are got at a fixed
+//! version as `cargo xtask interop` gets its tools. Whether the image can be built, and whether a cluster takes what the
+//! chart makes, is not known afterwards.
 
 use std::fs;
 use std::io;
@@ -9,6 +10,7 @@ use std::process::Command;
 use crate::interop::{need, succeed, tools};
 
 const CHECKOV: &str = "checkov==3.2.334";
+const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.16.4";
 
 /// What checkov asks for and this image cannot have, each with its reason.
 const NOT_FOR_US: [(&str, &str); 3] = [
@@ -17,13 +19,38 @@ const NOT_FOR_US: [(&str, &str); 3] = [
     ("CKV_DOCKER_7", "no tag of the base: distroless has the release of Debian in its name, and moves with its fixes"),
 ];
 
-/// Lints the Dockerfile.
+/// Lints what `deploy/` has for Kubernetes.
 ///
 /// # Errors
 /// What could not be got, or that something was found, which has been printed.
 pub fn run(workspace: &Path) -> io::Result<()> {
     let tools = tools()?;
     fs::create_dir_all(&tools)?;
+    dockerfile(workspace, &tools)?;
+    chart(&workspace.join("deploy/helm/ztunnel"), &tools)
+}
+
+fn chart(chart: &Path, tools: &Path) -> io::Result<()> {
+    let helm = tools.join("helm");
+    if !helm.exists() {
+        need("go", "golang-go")?;
+        succeed(Command::new("go").args(["install", HELM]).env("GOBIN", tools))?;
+    }
+    // The one value without a default.
+    let image = ["--set", "image=example.com/ztunnel:0"];
+    succeed(Command::new(&helm).args(["lint", "--strict"]).args(image).arg(chart))?;
+    let mut template = Command::new(&helm);
+    let made = template.args(["template", "ztunnel", "--namespace", "istio-system"]).args(image).arg(chart).output()?;
+    if !made.status.success() || !String::from_utf8_lossy(&made.stdout).contains("kind: DaemonSet") {
+        return Err(io::Error::other(format!(
+            "the chart makes no DaemonSet: {}",
+            String::from_utf8_lossy(&made.stderr)
+        )));
+    }
+    Ok(())
+}
+
+fn dockerfile(workspace: &Path, tools: &Path) -> io::Result<()> {
     let checkov = tools.join("checkov");
     if !checkov.exists() {
         need("pip", "python3-pip")?;
