@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use testkit::harness::{Test, test};
 
-use super::upstreams::Unbound;
+use super::upstreams::Server;
 use super::{Named, unused_folder};
 use crate::{Outcome, eventually};
 
@@ -24,7 +24,7 @@ const ENOUGH: u64 = 1000;
 struct Load(Child);
 
 impl Load {
-    fn start(mesh: &Named, server: &Unbound, names: &Path) -> Outcome<Self> {
+    fn start(mesh: &Named, server: &Server, names: &Path) -> Outcome<Self> {
         let mut command = mesh.asker.command("dnsperf");
         command.args(["-s", &server.address().ip().to_string(), "-Q", RATE, "-l", LONGEST, "-c", "4", "-t", "5", "-d"]);
         Ok(Self(command.arg(names).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
@@ -51,36 +51,44 @@ fn more(mesh: &Named, kind: &str) -> Outcome {
     eventually(&format!("{ENOUGH} answers are {kind}"), || count() >= before + ENOUGH)
 }
 
+/// Kills the server that names come from under load, and starts it again.
+fn killed_and_back(mesh: &Named, server: &mut Server) -> Outcome {
+    let folder = unused_folder()?;
+    let (ours, theirs) = (folder.join("ours"), folder.join("theirs"));
+    fs::write(&ours, "cart.shop.svc.cluster.local A\nweb.other.svc.cluster.local AAAA\ndb.shop.svc.cluster.local A\n")?;
+    fs::write(&theirs, "brief.nsec.example A\nbrief.nsec.example TXT\nbrief.nsec3.example A\n")?;
+    let (local, carried) = (Load::start(mesh, server, &ours)?, Load::start(mesh, server, &theirs)?);
+    more(mesh, "cached")?;
+    let forwarded = mesh.metric("istio_dns_answers_total", "result=\"forwarded\"")?;
+    server.kill();
+    more(mesh, "stale")?;
+    more(mesh, "local")?;
+    server.restart()?;
+    eventually("the server is asked again", || {
+        mesh.metric("istio_dns_answers_total", "result=\"forwarded\"").is_ok_and(|now| now > forwarded)
+    })?;
+    more(mesh, "cached")?;
+    more(mesh, "local")?;
+    let (sent, lost, codes) = local.stop()?;
+    assert!(sent > ENOUGH && lost == 0, "{lost} of {sent} answers of the mesh are lost");
+    assert!(codes.starts_with("NOERROR") && codes.contains("100.00%"), "{codes}");
+    // Whoever asks again for what is lost on the way has an answer to everything.
+    let (sent, lost, codes) = carried.stop()?;
+    assert!(sent > ENOUGH && lost == 0, "{lost} of {sent} answers of the server are lost");
+    assert!(codes.starts_with("NOERROR") && codes.contains("100.00%"), "{codes}");
+    Ok(())
+}
+
 pub fn tests() -> Vec<Test> {
-    vec![test("an upstream that is killed and comes back under load loses no answer of the mesh", || {
-        let mesh = Named::start()?;
-        let mut unbound = Unbound::start(&mesh.servers[0])?;
-        let folder = unused_folder()?;
-        let (ours, theirs) = (folder.join("ours"), folder.join("theirs"));
-        fs::write(
-            &ours,
-            "cart.shop.svc.cluster.local A\nweb.other.svc.cluster.local AAAA\ndb.shop.svc.cluster.local A\n",
-        )?;
-        fs::write(&theirs, "brief.nsec.example A\nbrief.nsec.example TXT\nbrief.nsec3.example A\n")?;
-        let (local, carried) = (Load::start(&mesh, &unbound, &ours)?, Load::start(&mesh, &unbound, &theirs)?);
-        more(&mesh, "cached")?;
-        let forwarded = mesh.metric("istio_dns_answers_total", "result=\"forwarded\"")?;
-        unbound.kill();
-        more(&mesh, "stale")?;
-        more(&mesh, "local")?;
-        unbound.restart()?;
-        eventually("the server is asked again", || {
-            mesh.metric("istio_dns_answers_total", "result=\"forwarded\"").is_ok_and(|now| now > forwarded)
-        })?;
-        more(&mesh, "cached")?;
-        more(&mesh, "local")?;
-        let (sent, lost, codes) = local.stop()?;
-        assert!(sent > ENOUGH && lost == 0, "{lost} of {sent} answers of the mesh are lost");
-        assert!(codes.starts_with("NOERROR") && codes.contains("100.00%"), "{codes}");
-        // Whoever asks again for what is lost on the way has an answer to everything.
-        let (sent, lost, codes) = carried.stop()?;
-        assert!(sent > ENOUGH && lost == 0, "{lost} of {sent} answers of the server are lost");
-        assert!(codes.starts_with("NOERROR") && codes.contains("100.00%"), "{codes}");
-        Ok(())
-    })]
+    vec![
+        test("an unbound that is killed and comes back under load loses no answer of the mesh", || {
+            let mesh = Named::start()?;
+            killed_and_back(&mesh, &mut Server::unbound(&mesh.servers[0])?)
+        }),
+        test("a dnsmasq that is killed and comes back under load loses no answer of the mesh", || {
+            let mesh = Named::start()?;
+            let unbound = Server::unbound(&mesh.servers[0])?;
+            killed_and_back(&mesh, &mut Server::dnsmasq(&mesh.servers[1], unbound.address())?)
+        }),
+    ]
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use testkit::harness::{Test, test};
 
-use super::upstreams::Unbound;
+use super::upstreams::Server;
 use super::{Named, output, unused_folder, v6};
 use crate::Outcome;
 
@@ -88,9 +88,9 @@ fn all_are_found(
 }
 
 /// A mesh, a server for everything else, and the file that names it.
-fn prepared() -> Outcome<(Named, Unbound, PathBuf)> {
+fn prepared() -> Outcome<(Named, Server, PathBuf)> {
     let mesh = Named::start()?;
-    let unbound = Unbound::start(&mesh.servers[0])?;
+    let unbound = Server::unbound(&mesh.servers[0])?;
     let resolv_conf = unused_folder()?.join("resolv.conf");
     let search = "search shop.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5";
     fs::write(&resolv_conf, format!("nameserver {}\n{search}\n", unbound.address().ip()))?;

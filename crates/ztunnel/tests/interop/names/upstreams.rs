@@ -46,18 +46,44 @@ const KINDS: [u16; 32] = [
     1, 2, 5, 6, 12, 13, 15, 16, 17, 28, 29, 33, 35, 37, 39, 43, 44, 46, 47, 48, 50, 51, 52, 59, 60, 64, 65, 99, 255,
     257, 65_280, 65_534,
 ];
+/// What dnsmasq knows by itself. What it knows from before it would tell with less around it: it has no cache.
+const DNSMASQ: [&str; 18] = [
+    "--keep-in-foreground",
+    "--conf-file=/dev/null",
+    "--user=root",
+    "--pid-file=",
+    "--log-facility=-",
+    "--no-resolv",
+    "--no-hosts",
+    "--cache-size=0",
+    "--proxy-dnssec",
+    "--host-record=host.own.example,192.0.2.1,fd00:96::2001",
+    "--cname=alias.own.example,host.own.example",
+    "--mx-host=own.example,host.own.example,10",
+    "--txt-record=own.example,first part,second part",
+    "--srv-host=_xmpp._tcp.own.example,host.own.example,5269,5,1",
+    "--naptr-record=phone.own.example,100,10,u,E2U+sip,!^.*$!sip:info@example.com!",
+    "--caa-record=own.example,0,issue,ca.example",
+    "--ptr-record=1.rev.own.example,host.own.example",
+    "--dns-rr=odd.own.example,65534,00:c0:0c:ff",
+];
 /// "DNSSEC OK" (RFC 4035 §3.2.1).
 const DNSSEC: u16 = 0x8000;
 
-/// A running unbound with the zones `nsec.example` and `nsec3.example`, which knows of nothing else.
-pub struct Unbound {
+/// A program that answers for names, which can be killed and started again.
+pub struct Server {
     pod: Pod,
-    folder: PathBuf,
+    program: &'static str,
+    arguments: Vec<String>,
+    log: PathBuf,
+    /// A name that it has an address for.
+    known: &'static str,
     process: Option<Process>,
 }
 
-impl Unbound {
-    pub fn start(pod: &Pod) -> Outcome<Self> {
+impl Server {
+    /// An unbound with the zones `nsec.example` and `nsec3.example`, which knows of nothing else.
+    pub fn unbound(pod: &Pod) -> Outcome<Self> {
         let folder = unused_folder()?;
         let (mut known, mut zones) = (String::new(), String::new());
         for (name, denial) in [("nsec.example", &[][..]), ("nsec3.example", &["-3", "-"])] {
@@ -72,10 +98,24 @@ impl Unbound {
              local-zone: \".\" static\n{known}remote-control:\n  control-enable: no\n{zones}",
             folder.display()
         );
-        fs::write(folder.join("unbound.conf"), text)?;
-        let mut unbound = Self { pod: pod.clone(), folder, process: None };
-        unbound.restart()?;
-        Ok(unbound)
+        let file = folder.join("unbound.conf");
+        fs::write(&file, text)?;
+        let arguments = ["-d".to_owned(), "-c".to_owned(), file.display().to_string()];
+        Self::start(pod, "unbound", arguments.to_vec(), "host.nsec3.example")
+    }
+
+    /// A dnsmasq that answers what its command line says, and asks `upstream` for the rest.
+    pub fn dnsmasq(pod: &Pod, upstream: SocketAddr) -> Outcome<Self> {
+        let asks = format!("--server={}", upstream.ip());
+        let arguments = DNSMASQ.into_iter().chain([asks.as_str()]).map(str::to_owned).collect();
+        Self::start(pod, "dnsmasq", arguments, "host.own.example")
+    }
+
+    fn start(pod: &Pod, program: &'static str, arguments: Vec<String>, known: &'static str) -> Outcome<Self> {
+        let log = unused_folder()?.join("log");
+        let mut server = Self { pod: pod.clone(), program, arguments, log, known, process: None };
+        server.restart()?;
+        Ok(server)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -88,14 +128,13 @@ impl Unbound {
 
     /// Starts it again, and waits until it serves.
     pub fn restart(&mut self) -> Outcome {
-        let log = self.folder.join("unbound.log");
-        let mut command = self.pod.command("unbound");
-        command.args(["-d", "-c"]).arg(self.folder.join("unbound.conf"));
-        self.process = Some(Process::start(command, &log)?);
-        let query = Query::plain("host.nsec3.example", A);
+        let mut command = self.pod.command(self.program);
+        command.args(&self.arguments);
+        self.process = Some(Process::start(command, &self.log)?);
+        let query = Query::plain(self.known, A);
         let serves = || query.ask(&self.pod, self.address()).is_ok_and(|answer| answer.rcode() == 0);
-        eventually("unbound serves", serves)
-            .map_err(|error| format!("{error}: {}", fs::read_to_string(&log).unwrap_or_default()).into())
+        eventually(&format!("{} serves", self.program), serves)
+            .map_err(|error| format!("{error}: {}", fs::read_to_string(&self.log).unwrap_or_default()).into())
     }
 }
 
@@ -113,33 +152,6 @@ fn sign(folder: &std::path::Path, name: &str, denial: &[&str]) -> Outcome<PathBu
     signer.arg(&plain);
     output(signer)?;
     Ok(signed)
-}
-
-/// A dnsmasq that answers what its command line says, and asks `upstream` for the rest.
-fn dnsmasq(pod: &Pod, upstream: SocketAddr) -> Outcome<(Process, SocketAddr)> {
-    let log = unused_folder()?.join("dnsmasq.log");
-    let mut command = pod.command("dnsmasq");
-    command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--log-facility=-"]);
-    // What it knows from before it would tell with less around it.
-    command.args(["--no-resolv", "--no-hosts", "--cache-size=0", "--proxy-dnssec"]);
-    command.arg(format!("--server={}", upstream.ip()));
-    command.args([
-        "--host-record=host.own.example,192.0.2.1,fd00:96::2001",
-        "--cname=alias.own.example,host.own.example",
-        "--mx-host=own.example,host.own.example,10",
-        "--txt-record=own.example,first part,second part",
-        "--srv-host=_xmpp._tcp.own.example,host.own.example,5269,5,1",
-        "--naptr-record=phone.own.example,100,10,u,E2U+sip,!^.*$!sip:info@example.com!",
-        "--caa-record=own.example,0,issue,ca.example",
-        "--ptr-record=1.rev.own.example,host.own.example",
-        "--dns-rr=odd.own.example,65534,00:c0:0c:ff",
-    ]);
-    let process = Process::start(command, &log)?;
-    let address = SocketAddr::new(pod.ip(), DOMAIN_PORT);
-    let query = Query::plain("host.own.example", A);
-    eventually("dnsmasq serves", || query.ask(pod, address).is_ok_and(|answer| answer.rcode() == 0))
-        .map_err(|error| format!("{error}: {}", fs::read_to_string(&log).unwrap_or_default()))?;
-    Ok((process, address))
 }
 
 /// All ways to ask for a type of a name.
@@ -175,7 +187,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         test("every record of unbound's zones comes through as it is, with its signatures", || {
             let mesh = Named::start()?;
-            let unbound = Unbound::start(&mesh.servers[0])?;
+            let unbound = Server::unbound(&mesh.servers[0])?;
             for zone in ["nsec.example", "nsec3.example"] {
                 let names: Vec<String> = NAMES.iter().map(|name| format!("{name}{zone}")).collect();
                 let (answered, truncated) = compare(&mesh, unbound.address(), &names)?;
@@ -191,14 +203,14 @@ pub fn tests() -> Vec<Test> {
         }),
         test("every record of dnsmasq comes through as it is, its own and those that it asks for", || {
             let mesh = Named::start()?;
-            let unbound = Unbound::start(&mesh.servers[0])?;
-            let (_process, dnsmasq) = dnsmasq(&mesh.servers[1], unbound.address())?;
+            let unbound = Server::unbound(&mesh.servers[0])?;
+            let dnsmasq = Server::dnsmasq(&mesh.servers[1], unbound.address())?;
             let own = ["", "host.", "alias.", "_xmpp._tcp.", "phone.", "1.rev.", "odd."];
             let own: Vec<String> = own.iter().map(|name| format!("{name}own.example")).collect();
-            let (answered, _) = compare(&mesh, dnsmasq, &own)?;
+            let (answered, _) = compare(&mesh, dnsmasq.address(), &own)?;
             assert!(answered > 50, "{answered} answers");
             let carried: Vec<String> = NAMES.iter().map(|name| format!("{name}nsec.example")).collect();
-            let (answered, truncated) = compare(&mesh, dnsmasq, &carried)?;
+            let (answered, truncated) = compare(&mesh, dnsmasq.address(), &carried)?;
             assert!(answered > 500 && truncated > 0, "{answered} answers, {truncated} cut off");
             Ok(())
         }),
