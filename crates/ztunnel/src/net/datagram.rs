@@ -5,9 +5,10 @@
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use nix::sys::socket::{self, ControlMessage, MsgFlags, SockaddrStorage};
 use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
@@ -49,48 +50,122 @@ pub fn bind(address: SocketAddr, options: &ListenOptions) -> Result<UdpSocket, B
     opened.map_err(|source| BindError { address, source })
 }
 
-/// Datagrams that leave together, with one system call: whoever waits for several of them is woken once. Keeps its buffers.
+/// Datagrams of one train: the least that every kernel with `UDP_SEGMENT` takes (`UDP_MAX_SEGMENTS`).
+const LONGEST_TRAIN: usize = 64;
+/// Bytes of one train: what an IPv4 datagram can hold, headers excluded.
+const HEAVIEST_TRAIN: usize = 65_507;
+
+/// Datagrams that leave together, with few system calls: whoever waits for several of them is woken once. Keeps its buffers.
+///
+/// What goes to one receiver travels as a train where lengths allow: the kernel carries it through its layers as one packet
+/// and parts it at the receiver's socket (`UDP_SEGMENT`). That is two answers to a resolver that asked for both families,
+/// and many to one that asks for others. Datagrams to one receiver may hence overtake each other, as on any network.
 #[derive(Debug, Default)]
 pub struct Parcel {
     bytes: Vec<u8>,
-    /// Where each ends, and where it goes.
-    parts: Vec<(usize, SocketAddrAny)>,
+    parts: Vec<Part>,
+    /// The kernel, or what the socket sends through, cannot part trains.
+    only_singles: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    to: SocketAddr,
+    start: usize,
+    end: usize,
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
 }
 
 impl Parcel {
     /// One more.
     pub fn add(&mut self, datagram: &[u8], to: SocketAddr) {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);
-        self.parts.push((self.bytes.len(), to.as_any()));
+        self.parts.push(Part { to, start, end: self.bytes.len() });
     }
 
     /// Sends all, and is empty then. What a socket does not take is lost, as on a network.
     pub fn send(&mut self, socket: impl AsFd) {
-        let mut from = 0;
-        let slice =
-            |(end, _): &(usize, SocketAddrAny)| [IoSlice::new(&self.bytes[std::mem::replace(&mut from, *end)..*end])];
-        let slices: Vec<[IoSlice<'_>; 1]> = self.parts.iter().map(slice).collect();
-        let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = Vec::new();
-        controls.resize_with(self.parts.len(), SendAncillaryBuffer::default);
-        let parts = self.parts.iter().zip(&slices).zip(&mut controls);
-        let mut messages: Vec<MMsgHdr<'_>> =
-            parts.map(|(((_, to), slice), control)| MMsgHdr::new_with_addr(to, slice, control)).collect();
-        let mut rest = messages.as_mut_slice();
-        while !rest.is_empty() {
-            let gone = match sendmmsg(&socket, rest, SendFlags::DONTWAIT) {
-                Ok(sent) => sent.max(1),
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN | Errno::NOBUFS) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot send a datagram");
-                    1
+        self.parts.sort_unstable_by_key(|part| (part.to, std::cmp::Reverse(part.len())));
+        let mut singles = Vec::new();
+        for train in trains(&self.parts) {
+            if train.len() > 1 && !self.only_singles {
+                match send_train(&socket, &self.bytes, train) {
+                    Ok(()) | Err(Errno::AGAIN | Errno::NOBUFS) => continue,
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot send datagrams as a train");
+                        self.only_singles = matches!(error, Errno::INVAL | Errno::IO | Errno::OPNOTSUPP);
+                    }
                 }
-            };
-            rest = rest.get_mut(gone..).unwrap_or_default();
+            }
+            singles.extend_from_slice(train);
         }
-        drop(messages);
+        send_singles(&socket, &self.bytes, &singles);
         self.bytes.clear();
         self.parts.clear();
+    }
+}
+
+/// Parts of equal receiver and length, of which the last may be shorter; `parts` are in order of both.
+fn trains(parts: &[Part]) -> impl Iterator<Item = &[Part]> {
+    let mut rest = parts;
+    std::iter::from_fn(move || {
+        let first = rest.first()?;
+        // An empty datagram has no place in a train.
+        let most = HEAVIEST_TRAIN.checked_div(first.len()).map_or(1, |most| most.clamp(1, LONGEST_TRAIN));
+        let equal = |part: &&Part| part.to == first.to && part.len() == first.len();
+        let mut length = rest.iter().take(most).take_while(equal).count();
+        let last = rest.get(length).filter(|last| last.to == first.to && last.len() > 0);
+        if length < most && last.is_some() {
+            length += 1;
+        }
+        let (train, after) = rest.split_at_checked(length)?;
+        rest = after;
+        Some(train)
+    })
+}
+
+fn send_train(socket: &impl AsFd, bytes: &[u8], train: &[Part]) -> Result<(), Errno> {
+    let Some(first) = train.first() else { return Ok(()) };
+    let slices: Vec<IoSlice<'_>> = train.iter().map(|part| IoSlice::new(&bytes[part.start..part.end])).collect();
+    let length = u16::try_from(first.len()).map_err(|_| Errno::INVAL)?;
+    let to = SockaddrStorage::from(first.to);
+    let descriptor = socket.as_fd().as_raw_fd();
+    let parting = [ControlMessage::UdpGsoSegments(&length)];
+    loop {
+        return match socket::sendmsg(descriptor, &slices, &parting, MsgFlags::MSG_DONTWAIT, Some(&to)) {
+            Ok(_) => Ok(()),
+            Err(nix::Error::EINTR) => continue,
+            Err(error) => Err(Errno::from_raw_os_error(error as i32)),
+        };
+    }
+}
+
+fn send_singles(socket: &impl AsFd, bytes: &[u8], parts: &[Part]) {
+    let receivers: Vec<SocketAddrAny> = parts.iter().map(|part| part.to.as_any()).collect();
+    let slices: Vec<[IoSlice<'_>; 1]> = parts.iter().map(|part| [IoSlice::new(&bytes[part.start..part.end])]).collect();
+    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = Vec::new();
+    controls.resize_with(parts.len(), SendAncillaryBuffer::default);
+    let messages = receivers.iter().zip(&slices).zip(&mut controls);
+    let mut messages: Vec<MMsgHdr<'_>> =
+        messages.map(|((to, slice), control)| MMsgHdr::new_with_addr(to, slice, control)).collect();
+    let mut rest = messages.as_mut_slice();
+    while !rest.is_empty() {
+        let gone = match sendmmsg(socket, rest, SendFlags::DONTWAIT) {
+            Ok(sent) => sent.max(1),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN | Errno::NOBUFS) => break,
+            Err(error) => {
+                tracing::debug!(%error, "cannot send a datagram");
+                1
+            }
+        };
+        rest = rest.get_mut(gone..).unwrap_or_default();
     }
 }
 
@@ -151,12 +226,20 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use rand::{Rng as _, SeedableRng as _};
+
     use super::*;
 
     fn local() -> UdpSocket {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket
+    }
+
+    fn receive(socket: &UdpSocket) -> Vec<u8> {
+        let mut buffer = [0; 2048];
+        let length = socket.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
     }
 
     #[test]
@@ -171,14 +254,61 @@ mod tests {
             parcel.add(&[9], (Ipv4Addr::LOCALHOST, 0).into());
             parcel.add(&[round, 2, 3], first.local_addr().unwrap());
             parcel.send(&sender);
-            let receive = |socket: &UdpSocket| {
-                let mut buffer = [0; 16];
-                let (length, from) = socket.recv_from(&mut buffer).unwrap();
-                assert_eq!(from, sender.local_addr().unwrap());
-                buffer[..length].to_vec()
-            };
-            assert_eq!((receive(&first), receive(&first)), (vec![round, 1], vec![round, 2, 3]));
+            assert_eq!((receive(&first), receive(&first)), (vec![round, 2, 3], vec![round, 1]));
             assert_eq!(receive(&second), [0; 0]);
         }
+    }
+
+    #[test]
+    fn any_lengths_to_any_receivers_arrive_whole() {
+        let (sender, receivers) = (local(), [local(), local(), local()]);
+        let mut parcel = Parcel::default();
+        let mut random = rand::rngs::StdRng::seed_from_u64(7);
+        for _ in 0..50 {
+            let mut sent = [const { Vec::new() }; 3];
+            for number in 0..random.random_range(0..200u8) {
+                let receiver = random.random_range(0..receivers.len());
+                let length = [0, 1, 40, 40, 40, 41, 300, 1472][random.random_range(0..8usize)];
+                let datagram = vec![number; length];
+                parcel.add(&datagram, receivers[receiver].local_addr().unwrap());
+                sent[receiver].push(datagram);
+            }
+            parcel.send(&sender);
+            assert!(!parcel.only_singles, "loopback parts trains");
+            for (receiver, sent) in receivers.iter().zip(&mut sent) {
+                let mut received: Vec<Vec<u8>> = sent.iter().map(|_| receive(receiver)).collect();
+                received.sort();
+                sent.sort();
+                assert_eq!(received, *sent);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_part_a_train_sends_its_datagrams_one_by_one() {
+        let (sender, receiver) = (local(), local());
+        let mut parcel = Parcel { only_singles: true, ..Parcel::default() };
+        for number in 0..3 {
+            parcel.add(&[number], receiver.local_addr().unwrap());
+        }
+        parcel.send(&sender);
+        let mut received = [receive(&receiver), receive(&receiver), receive(&receiver)];
+        received.sort();
+        assert_eq!(received, [[0], [1], [2]]);
+    }
+
+    #[test]
+    fn a_train_has_one_receiver_and_one_length_but_for_its_last() {
+        let to = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let part = |port, length| Part { to: to(port), start: 0, end: length };
+        let lengths = |parts: &[Part]| -> Vec<Vec<usize>> {
+            trains(parts).map(|train| train.iter().map(Part::len).collect()).collect()
+        };
+        assert_eq!(lengths(&[]), [[0; 0]; 0]);
+        assert_eq!(lengths(&[part(1, 9), part(1, 9), part(1, 5), part(1, 5)]), [vec![9, 9, 5], vec![5]]);
+        assert_eq!(lengths(&[part(1, 9), part(2, 9), part(2, 0)]), [[9], [9], [0]]);
+        assert_eq!(lengths(&[part(1, 0), part(1, 0)]), [[0], [0]]);
+        assert_eq!(lengths(&[part(1, 40_000), part(1, 40_000)]), [[40_000], [40_000]]);
+        assert_eq!(lengths(&[part(1, 1); 65]), [vec![1; 64], vec![1]]);
     }
 }
