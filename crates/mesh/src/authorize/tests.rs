@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::*;
+use crate::account::Decided;
 use crate::ask::{Learnt, Need};
 use crate::fixture::{NETWORK, Seed, held, pod, socket, view};
 use crate::identity::Identity;
@@ -323,6 +324,22 @@ fn a_policy_that_is_referred_to_and_not_known_denies_unless_told_otherwise() {
     );
 }
 
+#[test]
+fn whichever_policy_decided_is_put_on_record() {
+    let told = |policies, refers_to: &[&str]| {
+        let verdict = decide(policies, refers_to, &tuple());
+        let denied = verdict.denial().and_then(|denial| Decided::of_denial(&denial));
+        (Decided::of(&verdict.decision), denied)
+    };
+    let by = |policy: &str, rule| Some(Decided { policy: policy.into(), rule });
+    assert_eq!(told(vec![allow("a", always())], &[]), (by("ns/a", Some(0)), None));
+    let second = vec![rule(vec![vec![port(1)]]), rule(vec![])];
+    assert_eq!(told(vec![deny("d", second)], &[]), (by("ns/d", Some(1)), by("ns/d", Some(1))));
+    assert_eq!(told(vec![], &["ns/gone"]), (by("ns/gone", None), by("ns/gone", None)));
+    assert_eq!(told(vec![], &[]), (None, None));
+    assert_eq!(told(vec![allow("a", never())], &[]), (None, None));
+}
+
 fn admission(view: &View, identity: Option<&Identity>, unknown_policy: UnknownPolicy) -> Admission {
     let settings = crate::admit::AdmitSettings {
         network: NETWORK.into(),
@@ -358,6 +375,9 @@ fn a_denial_gives_the_admission_back_and_says_what_to_wait_for() {
 
     let late = scoped(PolicyScope::WorkloadSelector, allow("late", always()));
     let _ = state.apply([late.clone().into()]);
+    let skipping =
+        authorize(&State::new(None).view(), admission(&state.view(), identity.as_ref(), UnknownPolicy::Skip));
+    assert!(skipping.expect("unless nobody waits").recheck(&State::new(None).view()).is_ok());
     let permit = authorize(&state.view(), denied.admission).expect("it is known by now and allows");
     assert_eq!(permit.hop().dial(), socket("10.0.0.2:80"));
 
