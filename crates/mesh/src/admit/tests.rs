@@ -194,6 +194,7 @@ fn what_is_asked_for_is_fetched_once_where_there_is_somebody_to_ask() {
     learnt.asked(need);
     assert_eq!(ask(&learnt, "9.9.9.9:80"), "400: ip mismatch: 10.0.0.2 != 9.9.9.9");
     assert_eq!(ask(&learnt, "10.0.0.2:80"), "dial 10.0.0.2:80 from 10.0.0.1");
+    assert_eq!(ask(&learnt, "10.0.0.1:80"), "400: ip mismatch: 10.0.0.2 != 10.0.0.1", "it is known whose that is");
 
     let need = Need::Host(key("ns/late.example"));
     assert_eq!(ask(&learnt, "late.example:80"), format!("{need:?}"));

@@ -267,6 +267,8 @@ fn identities() {
         ("of another namespace", accounts(any(vec![account("ns", "front")])), false, false),
         ("another of its namespace", accounts(any(vec![account("apps", "back")])), false, false),
         ("but for a service account", accounts(none(vec![account("apps", "front")])), false, true),
+        ("but for one of that name elsewhere", accounts(none(vec![account("ns", "front")])), true, true),
+        ("but for another of its namespace", accounts(none(vec![account("apps", "back")])), true, true),
     ] {
         assert_eq!(matches(m), (with, without), "{case}");
     }

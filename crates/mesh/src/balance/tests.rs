@@ -119,6 +119,26 @@ fn preferences_decide_as_the_table_says() {
 }
 
 #[test]
+fn where_the_nearest_cannot_be_reached_the_others_are_told_apart_as_ever() {
+    use Scope::{Network, Region, Zone};
+    let unreachable = || Workload { addresses: vec![].into(), ..server("unreachable", "10.0.0.2").at("eu", "a") };
+    let region = || server("region", "10.0.0.3").at("eu", "b");
+    let far = || server("far", "10.0.0.4").at("us", "c");
+    let remote = || Workload {
+        network: "net2".into(),
+        network_gateway: Some(gateway("net2/10.9.0.1", 15008).into()),
+        ..server("remote", "10.0.0.9").at("eu", "a")
+    };
+    let without = |endpoints: &[Workload]| {
+        let objects = [web(Mode::Failover, &[Network, Region, Zone]).into(), client().into(), unreachable().into()];
+        chosen(objects.into_iter().chain(endpoints.iter().cloned().map(Change::from)), "client")
+    };
+    assert_eq!(without(&[region(), far(), remote()]), ["region"]);
+    assert_eq!(without(&[far(), remote()]), ["far"]);
+    assert_eq!(without(&[remote()]), ["remote"]);
+}
+
+#[test]
 fn there_is_no_overflow_to_farther_endpoints() {
     let all = [
         web(Mode::Failover, &[Scope::Region]).into(),

@@ -146,6 +146,12 @@ fn a_failure_is_laid_at_the_choice_that_can_be_made_differently() {
                 ask(&view, &held(&view, "client"), "10.1.0.1:80", &Learnt::default(), &settings(), draw).unwrap();
             let name =
                 |fault| route.at_fault(fault).map(|pick| pick.uid.as_str().rsplit('/').next().unwrap().to_owned());
+            let last = route.picks().last().map(|pick| &pick.uid);
+            assert_eq!(
+                last,
+                route.at_fault(Fault::Unavailable).map(|pick| &pick.uid),
+                "the endpoint is beyond its gateway"
+            );
             let through_first =
                 matches!(&route.hop, Hop::DoubleHbone { gateway, .. } if gateway.ip() == ip("20.0.0.9"));
             if through_first {

@@ -298,10 +298,12 @@ fn no_weight_at_all_and_no_single_waypoint_means_none() {
 
 #[test]
 fn any_of_several_waypoints_is_exempt() {
-    let service = weighted(&[("net1/10.0.0.8", 1), ("net1/10.0.0.9", 1)], None);
-    let view = view([service.into(), server().into(), waypoint().into()]);
     let direct = "hbone 10.0.0.2:15008 for 10.0.0.2:8080 of server; workload server; service web.example";
-    assert_eq!(from(&view, "waypoint", "10.0.0.9", "10.1.0.1:80"), direct);
+    for weight in [1, 0] {
+        let service = weighted(&[("net1/10.0.0.8", 1), ("net1/10.0.0.9", weight)], None);
+        let view = view([service.into(), server().into(), waypoint().into()]);
+        assert_eq!(from(&view, "waypoint", "10.0.0.9", "10.1.0.1:80"), direct, "weight {weight}");
+    }
 }
 
 #[test]
