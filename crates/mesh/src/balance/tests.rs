@@ -78,6 +78,7 @@ fn preferences_decide_as_the_table_says() {
     let near = || server("near", "10.0.0.2").at("eu", "a");
     let zone = || server("zone", "10.0.0.3").at("eu", "b");
     let far = || server("far", "10.0.0.4").at("us", "a");
+    let farther = || server("farther", "10.0.0.5").at("us", "c");
     let remote = |name: &str| Workload {
         network: "net2".into(),
         network_gateway: Some(gateway("net2/10.9.0.1", 15008).into()),
@@ -94,6 +95,13 @@ fn preferences_decide_as_the_table_says() {
         ("most in common", Failover, &[Region, Zone], &[near(), zone(), far()], &["near"]),
         ("less in common", Failover, &[Region, Zone], &[zone(), far()], &["zone"]),
         ("nothing in common", Failover, &[Region, Zone], &[far()], &["far"]),
+        (
+            "a zone of another region is nothing in common",
+            Failover,
+            &[Region, Zone],
+            &[far(), farther()],
+            &["far", "farther"],
+        ),
         ("a zone of another region does not count", Failover, &[Region, Zone], &[far(), zone()], &["zone"]),
         ("only the order of the list counts", Failover, &[Zone, Region], &[far(), zone()], &["far"]),
         ("empty equals empty", Failover, &[Region, Zone, Subzone], &[near(), zone()], &["near"]),
