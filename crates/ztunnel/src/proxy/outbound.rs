@@ -212,6 +212,12 @@ impl Pursuit {
         self.attempts.patience(alternative, Instant::now())
     }
 
+    /// How long the request that `permit` allows may remain unanswered; `None` is as long as it takes.
+    pub(super) fn patience_for_answer(&self, permit: &Permit) -> Option<Duration> {
+        let alternative = picks(permit).find(|pick| pick.others == Others::Left);
+        self.attempts.patience_for_answer(alternative, Instant::now())
+    }
+
     /// Asks for a stream of a tunnel to `end`: where it begins to lead there, and who may answer. The tunnel may run
     /// `through` another one.
     fn through_tunnel(self, permit: Permit, authority: &mesh::Authority, end: Place, through: Option<Place>) {

@@ -11,6 +11,7 @@ mod pair;
 mod ready;
 mod streams;
 mod transport;
+mod unanswered;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

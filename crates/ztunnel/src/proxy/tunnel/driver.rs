@@ -25,6 +25,7 @@ use super::failure::{Ended, Progress, TunnelFailure};
 use super::ready::ReadyQueue;
 use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage, Turn};
 use super::transport::Transport;
+use super::unanswered::Unanswered;
 use super::{Accepted, Answer, Broken, Command, EarlyData, Load, Mailbox, Opening, Passenger};
 use crate::net::options::end_in_order;
 use crate::proxy::copy;
@@ -119,6 +120,7 @@ pub(in crate::proxy) struct Driver {
     /// Bytes that the socket has brought and taken in this turn.
     moved: usize,
     half_closed: HalfClosed,
+    unanswered: Unanswered,
     census: Census,
     draining: bool,
     /// Whether to drain as soon as the peer's handshake is complete.
@@ -167,6 +169,7 @@ impl Driver {
             doubted: false,
             moved: 0,
             half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
+            unanswered: Unanswered::default(),
             census,
             draining: false,
             drains_after_greeting: false,
@@ -240,6 +243,9 @@ impl Driver {
             if self.half_closed.next_look.is_some_and(|at| at <= now) {
                 self.look_for_half_closed(now);
             }
+            if self.unanswered.next_look().is_some_and(|at| at <= now) {
+                self.leave_unanswered(now);
+            }
             if self.unused_deadline().is_some_and(|at| at <= now) {
                 self.drain(now);
             }
@@ -249,8 +255,8 @@ impl Driver {
     }
 
     fn deadline(&self) -> Instant {
-        let deadlines = [self.tunnel.deadline(), self.unused_deadline(), self.half_closed.next_look];
-        let nearest = deadlines.into_iter().flatten().min();
+        let looks = [self.half_closed.next_look, self.unanswered.next_look()];
+        let nearest = [self.tunnel.deadline(), self.unused_deadline()].into_iter().chain(looks).flatten().min();
         nearest.unwrap_or_else(|| Instant::now() + NO_DEADLINE)
     }
 
@@ -474,6 +480,7 @@ impl Driver {
             receive: ReceiveHalf::Open,
             unread: false,
             counted: Holding::default(),
+            answer_by: None,
             seen_quiet: false,
             slot: slot_waker,
             waker,
@@ -722,6 +729,18 @@ impl Driver {
         self.finish(slot, StreamEnd::Policy, outcome);
     }
 
+    /// Connections whose requests have waited long enough for an answer go elsewhere.
+    fn leave_unanswered(&mut self, now: Instant) {
+        for slot in self.unanswered.late(&self.streams, now) {
+            let Some(stream) = self.streams.get_mut(slot) else { continue };
+            let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) else { continue };
+            self.tunnel.reset(stream.id, Reason::CANCEL);
+            self.remove(slot, StreamEnd::NotCarried);
+            let error = "h2 failed: the request was not answered in time".to_owned();
+            opening.fail(Failure::new(Fault::TimedOut, Cause::Http2, error));
+        }
+    }
+
     /// Cuts connections of which one direction has ended long ago and the other carries nothing.
     fn look_for_half_closed(&mut self, now: Instant) {
         let mut quiet = Vec::new();
@@ -835,6 +854,7 @@ impl Driver {
             let pumped = stream.pump(&mut self.tunnel, outbox, turn, &mut moved);
             progress |= moved > 0;
             count(&self.role, stream, moved, Flow::ToPeer);
+            self.unanswered.watch(stream);
             stream.send = match pumped {
                 Pumped::More => {
                     self.ring.push_back(slot);
@@ -888,7 +908,9 @@ impl Driver {
 
     /// Lets metrics, and whoever places connections, see what this turn has changed.
     fn tell_census(&mut self) {
-        self.load.set_busy(self.unsent.is_some() || self.moved >= BUSY_TURN);
+        // A handshake that the socket has not taken yet is no load.
+        let moves_all_it_can = self.unsent.is_some() || self.moved >= BUSY_TURN;
+        self.load.set_busy(self.tunnel.is_established() && moves_all_it_can);
         let unsent = self.unsent.as_ref().map_or(0, |outbox| outbox.unsent().len());
         self.census.tell_with(unsent);
     }
