@@ -156,6 +156,20 @@ fn the_order_of_decisions() {
 }
 
 #[test]
+fn a_policy_that_goes_leaves_the_others() {
+    let mut state = State::new(None);
+    let two = ["a", "b"].map(|name| Change::from(deny(name, always())));
+    let _ = state.apply([server(&[]).into()].into_iter().chain(two));
+    let mut without = |name: &str| {
+        let _ = state.apply([Change::RemovePolicy(format!("ns/{name}").as_str().into())]);
+        let view = state.view();
+        words(&evaluate(&view, &held(&view, "server"), &tuple(), UnknownPolicy::Deny))
+    };
+    assert_eq!(without("a"), "deny policy match: ns/b rule 0");
+    assert_eq!(without("b"), "no allow policies, allow");
+}
+
+#[test]
 fn a_namespace_policy_without_a_namespace_is_not_global() {
     let policy = Policy { namespace: "".into(), ..deny("d", always()) };
     assert_eq!(words(&decide(vec![policy], &[], &tuple())), "no allow policies, allow");
