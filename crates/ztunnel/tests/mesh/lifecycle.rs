@@ -57,8 +57,8 @@ pub fn tests() -> Vec<Test> {
             open.read_exact(&mut [0])?;
             mesh.b.remove_pod(&mesh.server)?;
             assert_eq!(open.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-            let mut late = connect(&mesh.client, at(&mesh.server, 9000))?;
-            assert!(late.write_all(b"x").and_then(|()| late.read_exact(&mut [0])).is_err(), "nobody serves it now");
+            let late = exchange(&mesh.client, at(&mesh.server, 9000), b"x");
+            assert!(late.is_err(), "nobody serves it now: {late:?}");
             assert!(http_get(&mesh.client, at(&neighbour, 8080)).is_ok());
             Ok(())
         }),
