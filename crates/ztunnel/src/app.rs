@@ -133,7 +133,12 @@ pub async fn run(
     tokio::spawn(async move { fed.feed(turns).await });
     tokio::spawn(Arc::clone(&metrics).forget_unused());
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
-    let told = telemetry::Config { policies, access: config.access_log.clone(), export: exporter };
+    let told = telemetry::Config {
+        policies,
+        access: config.access_log.clone(),
+        slow: config.slow_connection,
+        export: exporter,
+    };
     if let Some((records, collector)) = records {
         let (node, cluster) = (config.local_node.clone(), config.cluster_id.clone());
         let sender = export::Sender { node, cluster, version: build.istio_version.clone() };

@@ -183,6 +183,8 @@ pub struct Config {
     pub traffic_metrics: metrics::Settings,
     pub histograms: Histograms,
     pub access_log: access_log::Filter,
+    /// Connections that last so long are logged with the state of their sockets.
+    pub slow_connection: Duration,
     pub access_log_collector: Option<Collector>,
     pub admin_port: u16,
     pub stats_port: u16,
@@ -330,6 +332,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         traffic_metrics: traffic_metrics(reader)?,
         histograms: if reader.boolean("METRICS_HISTOGRAMS")? { Histograms::Shown } else { Histograms::Absent },
         access_log: access_log(reader)?,
+        slow_connection: reader.duration("ACCESS_LOG_SLOW")?,
         access_log_collector: collector(reader),
         admin_port: proxy_config.admin_port(reader)?,
         stats_port: proxy_config.stats_port(reader)?,

@@ -115,7 +115,8 @@ impl Site {
     async fn debug(&self, path: &str, query: &str) -> Answer {
         let Some(page) = debug::Page::of(path) else { return empty(StatusCode::NOT_FOUND) };
         let (inside, query) = (Arc::clone(&self.debug), query.to_owned());
-        let told = self.looking.print(move || inside.tell(page, &query)).await;
+        let seen = inside.look(page, &query).await;
+        let told = self.looking.print(move || inside.tell(page, &query, &seen)).await;
         match told {
             Ok(Ok(Told::Json(json))) => answer(StatusCode::OK, JSON, json),
             Ok(Ok(Told::Words(words))) => answer(StatusCode::OK, "text/plain; charset=utf-8", words),

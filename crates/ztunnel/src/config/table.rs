@@ -172,6 +172,8 @@ pub(super) const KNOBS: &[Knob] = &[
     knob("ACCESS_LOG_DIRECTION", Text, Some("both"), None, "Log only connections that are `inbound` or `outbound`."),
     knob("ACCESS_LOG_NAMESPACES", Text, None, None,
         "Log only connections of which one side is in one of these namespaces, separated by commas."),
+    knob("ACCESS_LOG_SLOW", Duration { min: 0 }, Some("10s"), None,
+        "Connections that last at least so long are logged with round-trip times and retransmits, as those are that fail."),
     knob("ACCESS_LOG_OTLP", Text, None, None,
         "`http://HOST:PORT` of a collector that takes OTLP over gRPC: connections that have a line in the access log are told there too, whatever the level of the log."),
     knob("METRICS_MAX_SERIES", Number { min: 1, max: 1_000_000 }, Some("10000"), None,

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as AppSocket};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ use super::tunnel::{Opening, Passenger};
 use super::{Phase, direct, driver, passthrough};
 use crate::net::dial::DIAL_TIMEOUT;
 use crate::net::listen::Arrival;
-use crate::telemetry::{Meter, SocketGuard};
+use crate::telemetry::{Carriers, Meter, SocketGuard};
 
 /// Tunnels that a connection may try before a byte of it has left; each move means that a tunnel said it would not.
 const MOVES: u8 = 3;
@@ -271,10 +272,13 @@ impl Pursuit {
         }
     }
 
-    fn give_up(self, failure: Failure) {
+    fn give_up(mut self, failure: Failure) {
         let Failure { cause, error, peer_reason, kind, .. } = failure;
-        self.front.turn_away(self.app, Reply::to(cause, kind, peer_reason.as_deref()));
-        self.meter.finish(Outcome::Failed { cause, error, peer_reason });
+        let reply = Reply::to(cause, kind, peer_reason.as_deref());
+        let outcome = Outcome::Failed { cause, error, peer_reason };
+        self.meter.look(&outcome, Carriers { app: Some(self.app.as_fd()), ..Carriers::default() });
+        self.front.turn_away(self.app, reply);
+        self.meter.finish(outcome);
     }
 }
 

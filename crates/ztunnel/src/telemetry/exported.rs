@@ -11,6 +11,7 @@ use mesh::{Cause, Direction, Record};
 use tokio::sync::mpsc;
 
 use super::access_log::{self, Denial, Fields};
+use super::closing::Closing;
 use super::logging::Value;
 
 /// Records that wait: some seconds of a busy node, and some megabytes.
@@ -27,7 +28,7 @@ pub struct Exported {
 #[derive(Clone, Debug)]
 enum What {
     /// It ended.
-    Ended(Record),
+    Ended(Record, Closing),
     /// It was refused before it was known who talks to whom.
     Denied { source: SocketAddr, destination: SocketAddr, direction: Direction, cause: Cause, error: String },
 }
@@ -46,7 +47,7 @@ impl Exported {
     #[must_use]
     pub fn message(&self) -> &'static str {
         match self.what {
-            What::Ended(_) => access_log::COMPLETE,
+            What::Ended(..) => access_log::COMPLETE,
             What::Denied { .. } => access_log::FAILED,
         }
     }
@@ -55,7 +56,7 @@ impl Exported {
     #[must_use]
     pub fn failed(&self) -> bool {
         match &self.what {
-            What::Ended(record) => record.outcome.error().is_some(),
+            What::Ended(record, _) => record.outcome.error().is_some(),
             What::Denied { .. } => true,
         }
     }
@@ -64,7 +65,7 @@ impl Exported {
     #[must_use]
     pub fn trace_id(&self) -> Box<[u8]> {
         match &self.what {
-            What::Ended(record) => record.flow.trace.0.to_be_bytes().into(),
+            What::Ended(record, _) => record.flow.trace.0.to_be_bytes().into(),
             What::Denied { .. } => Box::default(),
         }
     }
@@ -74,7 +75,7 @@ impl Exported {
     pub fn attributes(&self) -> Vec<(String, Attribute)> {
         let mut attributes = Attributes(Vec::new());
         match &self.what {
-            What::Ended(record) => access_log::fields_of(&mut attributes, record),
+            What::Ended(record, closing) => access_log::fields_of(&mut attributes, record, closing),
             What::Denied { source, destination, direction, cause, error } => {
                 let (source, destination, direction, cause) = (*source, *destination, *direction, *cause);
                 Denial { source, destination, direction, cause, error }.fields(&mut attributes);
@@ -122,8 +123,8 @@ impl Exporter {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn ended(&self, record: &Record) {
-        self.put(|| What::Ended(record.clone()));
+    pub(super) fn ended(&self, record: &Record, closing: &Closing) {
+        self.put(|| What::Ended(record.clone(), closing.clone()));
     }
 
     pub(super) fn denied(&self, denial: &Denial<'_>) {
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn a_record_has_the_fields_of_its_line() {
         let (exporter, mut records) = Exporter::new();
-        exporter.ended(&record());
+        exporter.ended(&record(), &Closing::default());
         let exported = records.try_recv().unwrap();
         let attributes = exported.attributes();
         let names: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
@@ -178,7 +179,7 @@ mod tests {
     fn what_finds_no_room_is_counted_and_nobody_waits() {
         let (exporter, records) = Exporter::new();
         for _ in 0..MAX_QUEUED + 3 {
-            exporter.ended(&record());
+            exporter.ended(&record(), &Closing::default());
         }
         assert_eq!((exporter.dropped(), records.len()), (3, MAX_QUEUED));
     }

@@ -33,7 +33,7 @@ use crate::proxy::nested;
 use crate::proxy::outbound::{Failure, Pursuit};
 use crate::proxy::pool::Pool;
 use crate::proxy::scratch::{self, Reading, Run};
-use crate::telemetry::{Census, Holding, StreamEnd};
+use crate::telemetry::{Carriers, Census, Holding, Look, StreamEnd};
 
 /// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk data each way.
 const ROUNDS: usize = 16;
@@ -206,6 +206,7 @@ impl Driver {
             match command {
                 Command::Open(opening) => self.open(opening),
                 Command::Recheck(patience) => self.recheck(patience),
+                Command::Look(look) => self.answer(&look),
                 Command::Retire if matches!(self.role, Role::Client(_)) => {}
                 // A peer in its handshake has come for a stream; it is told when it can be served.
                 Command::Drain | Command::Retire if self.is_greeting() => self.drains_after_greeting = true,
@@ -389,6 +390,7 @@ impl Driver {
         };
         if run.end.is_end() {
             stream.receive = ReceiveHalf::Ending;
+            note_end(&self.role, stream, Flow::ToApp);
         }
         let outcome = stream.deliver(&run.ranges, inbox);
         self.after_delivery(slot, outcome);
@@ -538,6 +540,9 @@ impl Driver {
         stream.meter = Some(meter);
         stream.socket = Some(socket);
         stream.permit = Some(permit);
+        if end.is_end() {
+            note_end(&self.role, stream, Flow::ToApp);
+        }
         match TcpStream::from_std(app) {
             Ok(app) => self.carry(slot, Transport::Socket(app)),
             Err(error) => self.app_failed(slot, &error),
@@ -559,6 +564,9 @@ impl Driver {
                 let Accepted { app, permit, decided_on, meter, headers, prologue } = *accepted;
                 stream.meter = Some(meter);
                 stream.permit = Some(permit);
+                if stream.receive != ReceiveHalf::Open {
+                    note_end(&self.role, stream, Flow::ToApp);
+                }
                 stream.prologue = prologue.len();
                 let early = std::mem::replace(&mut stream.spill, prologue);
                 stream.spill.extend_from_slice(&early);
@@ -613,7 +621,7 @@ impl Driver {
             }
             Stage::Open(app) => {
                 app.tell(|| Failure::lost(Cause::Http2, &format!("h2 failed: stream reset by peer: {reason}")));
-                drop(app);
+                stream.stage = Stage::Open(app);
                 self.finish(slot, StreamEnd::ResetByPeer, Outcome::Reset { by: self.peer_side() });
             }
             Stage::Preparing(_) | Stage::Closing => drop(self.remove(slot, StreamEnd::NotCarried)),
@@ -704,6 +712,16 @@ impl Driver {
         self.finish(slot, end, outcome);
     }
 
+    /// Tells somebody who looks what the kernel knows of the connections that this tunnel carries.
+    fn answer(&self, look: &Look) {
+        for (_, stream) in &self.streams {
+            if let (Some(meter), Stage::Open(app)) = (&stream.meter, &stream.stage) {
+                let (app, peer) = (app.descriptor(), self.carrier.descriptor());
+                look.answer(meter, Carriers { app, peer, tls_group: None });
+            }
+        }
+    }
+
     /// Checks all permits again and aborts what is no longer allowed.
     fn recheck(&mut self, patience: Patience) {
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
@@ -745,7 +763,12 @@ impl Driver {
 
     /// Records the end of a stream and forgets it.
     fn finish(&mut self, slot: usize, end: StreamEnd, outcome: Outcome) {
-        let Some(stream) = self.remove(slot, end) else { return };
+        let Some(mut stream) = self.remove(slot, end) else { return };
+        if let Some(meter) = &mut stream.meter {
+            let app = if let Stage::Open(app) = &stream.stage { app.descriptor() } else { None };
+            let (peer, tls_group) = (self.carrier.descriptor(), self.tunnel.key_exchange());
+            meter.look(&outcome, Carriers { app, peer, tls_group });
+        }
         if let Stage::Open(app) = stream.stage {
             match &outcome {
                 Outcome::Complete => {
@@ -847,7 +870,10 @@ impl Driver {
                 }
                 Pumped::Waiting => SendHalf::Waiting,
                 Pumped::Blocked => SendHalf::Blocked,
-                Pumped::Ended => SendHalf::Ended,
+                Pumped::Ended => {
+                    note_end(&self.role, stream, Flow::ToPeer);
+                    SendHalf::Ended
+                }
                 Pumped::Failed(error) => {
                     stream.send = SendHalf::Waiting;
                     self.app_failed(slot, &error);
@@ -1067,6 +1093,16 @@ fn count(role: &Role, stream: &mut AppStream, bytes: usize, flow: Flow) {
             (Role::Client(_), Flow::ToPeer) | (Role::Server(_), Flow::ToApp) => meter.upstream(bytes as u64),
             (Role::Client(_), Flow::ToApp) | (Role::Server(_), Flow::ToPeer) => meter.downstream(bytes as u64),
         }
+    }
+}
+
+/// Notes for the connection's record that whoever speaks in that direction has said all that it will.
+fn note_end(role: &Role, stream: &mut AppStream, flow: Flow) {
+    if let Some(meter) = &mut stream.meter {
+        meter.ended(match (role, flow) {
+            (Role::Client(_), Flow::ToPeer) | (Role::Server(_), Flow::ToApp) => mesh::End::Client,
+            (Role::Client(_), Flow::ToApp) | (Role::Server(_), Flow::ToPeer) => mesh::End::Server,
+        });
     }
 }
 

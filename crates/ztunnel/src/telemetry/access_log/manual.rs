@@ -27,6 +27,21 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("rule", "Which of its rules matched, counted from 0."),
     ("stage", "How far the connection had come when it failed."),
     ("side", "Where to look: `app`, `local` or `peer`."),
+    (
+        "closed_first",
+        "`client` or `server`: the app that ended first. Absent if neither had ended when the connection was cut.",
+    ),
+    ("tls_group", "The key exchange group of the tunnel's TLS, such as `X25519MLKEM768`."),
+    (
+        "app_rtt",
+        "Round-trip time between ztunnel and the app, in microseconds: `\"35us\"`. Connections that failed or were slow only.",
+    ),
+    ("app_retransmits", "TCP segments that ztunnel has sent to the app more than once. Likewise."),
+    ("peer_rtt", "Round-trip time between ztunnel and the next hop. Likewise."),
+    (
+        "peer_retransmits",
+        "TCP segments that ztunnel has sent to the next hop more than once, in all of the tunnel's life. Likewise.",
+    ),
 ];
 
 /// The first field of our own.
@@ -75,6 +90,15 @@ const TAIL: &str = "
 | `ACCESS_LOG_SAMPLE` | those that failed, and so many percent of the others; both ends log the same ones |
 | `ACCESS_LOG_DIRECTION` | those of that direction, `inbound` or `outbound` |
 | `ACCESS_LOG_NAMESPACES` | those of which one side is in one of these namespaces |
+
+## Slow connections
+
+The last four fields are the kernel's (`TCP_INFO`), read when a connection ends that failed or lasted at least
+`ACCESS_LOG_SLOW` (10 s unless set); others are not looked at. A connection that was never answered has no socket towards the
+next hop any more, one within a node (`SAME_NODE_DIRECT`) is not looked at, and one to another network shares its gateway's
+tunnel, of which its own line does not tell.
+
+## Elsewhere
 
 `ACCESS_LOG_OTLP` sends those connections to a collector as well (OTLP logs over gRPC), with the same fields as attributes;
 `RUST_LOG` has no say in that. Records that the collector does not take in time are dropped and counted in
