@@ -87,7 +87,6 @@ pub async fn run(
     tracing::info!("version: {}", build.line());
     raise_descriptor_limit();
     tracing::info!("running with config: {}", config.log_yaml());
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let amiss = check::look(&config).into_iter().filter(|finding| finding.verdict != check::Verdict::Good);
     amiss.for_each(|finding| tracing::warn!("{finding}"));
     let crypto = Crypto::new(config.crypto).map_err(failure)?;

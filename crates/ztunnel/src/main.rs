@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 use ztunnel::app;
 use ztunnel::app::check::{self, Verdict};
-use ztunnel::cli::ask::Ask;
+use ztunnel::cli::ask::{Ask, Output};
 use ztunnel::cli::{self, Command, driver};
 use ztunnel::config::{Config, Environment};
 use ztunnel::telemetry::logging::{self, Format};
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let build = BuildInfo { istio_version: environment.istio_version() };
     match Command::of(&environment.arguments) {
         Command::Proxy => {}
-        Command::Check => return check(&environment),
+        Command::Check(output) => return check(&environment, output),
         Command::Redirect(arguments) => return redirect(&arguments),
         Command::Ask(question) => return ask(&question, &environment),
         Command::Misused(how) => {
@@ -76,17 +76,15 @@ fn ask(question: &Ask, environment: &Environment) -> ExitCode {
     }
 }
 
-fn check(environment: &Environment) -> ExitCode {
-    let config = match Config::load(environment) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("Error: {error}");
-            return ExitCode::FAILURE;
-        }
+fn check(environment: &Environment, output: Output) -> ExitCode {
+    let findings = match Config::load(environment) {
+        Ok(config) => check::look(&config),
+        Err(error) => check::settings(&error),
     };
-    config.warnings.iter().for_each(|warning| println!("doubtful  settings: {warning}"));
-    let findings = check::look(&config);
-    findings.iter().for_each(|finding| println!("{finding}"));
+    match output {
+        Output::Text => findings.iter().for_each(|finding| println!("{finding}")),
+        Output::Json => println!("{:#}", check::json(&findings)),
+    }
     if findings.iter().any(|finding| finding.verdict == Verdict::Bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -220,6 +220,11 @@ pub fn tests() -> Vec<Test> {
             assert!(status == 0 && out.starts_with("AGE ") && out.contains("shop/client"), "{out}");
             let (status, out) = command(&mesh.zt_a, &["connections", "--tcp"])?;
             assert!(status == 0 && out.contains("PEER RTT") && out.contains(" us (0)"), "{out}");
+            let (status, out) = command(&mesh.zt_a, &["check", "--json"])?;
+            let checked: Value = serde_json::from_str(&out)?;
+            let about =
+                |what: &str| checked["findings"].as_array().is_some_and(|all| all.iter().any(|it| it["what"] == what));
+            assert!(status <= 1 && about("descriptors") && about("clock"), "{out}");
             let (status, out) = command(&mesh.zt_a, &["top", "--json"])?;
             let summary: Value = serde_json::from_str(&out)?;
             assert_eq!((status, &summary["connections"]["outbound"]), (0, &Value::from(1)));
