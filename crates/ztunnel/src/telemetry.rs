@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tracing::Level;
 
 pub use closing::{Carriers, Closing, Path};
-pub use exported::{Attribute, Exported, Exporter};
+pub use exported::{Attribute, Exported, Exporter, Exporters, Span};
 use failures::Failures;
 pub use failures::{Ended, Failure, MAX_FAILURES};
 use live::Live;
@@ -58,7 +58,7 @@ pub struct Config {
     /// Connections that last at least so long are told with the state of their sockets, as those are that fail.
     pub slow: Duration,
     /// Who is told of connections besides the log; of those that have a line there.
-    pub export: Option<Exporter>,
+    pub export: Exporters,
 }
 
 /// The handle by which the rest of the process tells what happens. Cloning it is cheap.
@@ -184,9 +184,7 @@ impl Telemetry {
             return;
         }
         let denial = access_log::Denial { source, destination, direction, cause, error };
-        if let Some(exporter) = &self.0.config.export {
-            exporter.denied(&denial);
-        }
+        self.0.config.export.denied(&denial);
         if self.0.logging.logs_access(Level::WARN) {
             self.0.logging.write(|out| denial.write(out, self.0.logging.format(), SystemTime::now()));
         }
@@ -234,9 +232,7 @@ impl Telemetry {
         if !self.0.config.access.takes(record) {
             return;
         }
-        if let Some(exporter) = &self.0.config.export {
-            exporter.ended(record, closing);
-        }
+        self.0.config.export.ended(record, closing);
         if self.0.logging.logs_access(access_log::level(record)) {
             let (format, now) = (self.0.logging.format(), SystemTime::now());
             self.0.logging.write(|out| access_log::complete(out, format, now, record, closing));

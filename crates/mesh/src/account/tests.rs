@@ -7,6 +7,7 @@ use super::*;
 use crate::admit::{AdmitSettings, HboneRequest, admit_hbone, admit_plaintext};
 use crate::ask::Learnt;
 use crate::authorize::UnknownPolicy;
+use crate::connect::Traceparent;
 use crate::fixture::{NETWORK, NoDraw, gateway, held, pod, service, socket, view};
 use crate::retry::{Failures, Past};
 use crate::route::{Outbound, RouteSettings, route};
@@ -14,7 +15,7 @@ use crate::view::View;
 use crate::workload::Deployment;
 use crate::workload::Protocol;
 
-const TRACE: TraceId = TraceId(7);
+const TRACE: Traceparent = Traceparent { trace: TraceId(7), parent: 8 };
 
 fn described(name: &str, ip: &str) -> Workload {
     Workload {
@@ -167,7 +168,7 @@ fn an_inbound_tunnel_tells_the_peer_by_its_certificate() {
         (SERVER.into(), SERVER.into())
     );
     assert_eq!(flow.service.map(|labels| labels.hostname.to_string()).as_deref(), Some("web.example"));
-    assert_eq!(flow.trace, TRACE);
+    assert_eq!((flow.trace, flow.hop), (TRACE.trace, TRACE.parent));
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub(super) async fn capture(
         }
     };
     let trace = traceparent();
-    let meter = context.telemetry.begin(Arc::new(Flow::outbound(&route, trace.trace)));
+    let meter = context.telemetry.begin(Arc::new(Flow::outbound(&route, trace)));
     let (outgoing, app, early) = (Arc::clone(outgoing), arrival.socket, Vec::new());
     Pursuit { outgoing, app, meter, socket, trace, attempts, early, front }.go(route).await;
 }
@@ -203,7 +203,7 @@ impl Pursuit {
             && route.others.contains(&target)
         {
             let reached = Route { hop: Hop::Tcp { target }, ..route.clone() };
-            self.meter.redirect(Arc::new(Flow::outbound(&reached, self.trace.trace)));
+            self.meter.redirect(Arc::new(Flow::outbound(&reached, self.trace)));
         }
     }
 
@@ -261,7 +261,7 @@ impl Pursuit {
         match self.outgoing.find_route(failed.client, failed.target, &self.attempts).await {
             Ok(route) => {
                 tracing::debug!(error = failure.error, next = %route.hop.dial(), "trying again");
-                self.meter.redirect(Arc::new(Flow::outbound(&route, self.trace.trace)));
+                self.meter.redirect(Arc::new(Flow::outbound(&route, self.trace)));
                 Some((self, route))
             }
             // What went wrong first says more than that there is nothing else.

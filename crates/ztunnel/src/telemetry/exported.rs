@@ -1,13 +1,14 @@
 //! Records on their way to somebody else than the log: with the fields of their lines, under the same names.
 //!
 //! They wait in a queue that is bounded; when it is full they are dropped and counted. Nobody who makes a record waits.
+//! Logs and spans are queues of their own: a collector of one that is slow costs the other nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use mesh::{Cause, Direction, Record};
+use mesh::{Cause, Direction, Record, Reporter};
 use tokio::sync::mpsc;
 
 use super::access_log::{self, Denial, Fields};
@@ -31,6 +32,21 @@ enum What {
     Ended(Record, Closing),
     /// It was refused before it was known who talks to whom.
     Denied { source: SocketAddr, destination: SocketAddr, direction: Direction, cause: Cause, error: String },
+}
+
+/// What a span says besides its trace and its attributes (W3C Trace Context §3.2.2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its id; none if it has not been told to anybody, so that any will do.
+    pub own: Option<u64>,
+    /// The span that it belongs to: on its way in, that of the ztunnel on its way out.
+    pub parent: Option<u64>,
+    /// Which end of the connection it is of.
+    pub reporter: Reporter,
+    /// When the connection opened. It ended when the record was made.
+    pub begun: SystemTime,
+    /// What went wrong, in words.
+    pub error: Option<String>,
 }
 
 /// The value of a field.
@@ -68,6 +84,25 @@ impl Exported {
             What::Ended(record, _) => record.flow.trace.0.to_be_bytes().into(),
             What::Denied { .. } => Box::default(),
         }
+    }
+
+    /// The connection as a span; none of one that ended before it was known who talks to whom.
+    #[must_use]
+    pub fn span(&self) -> Option<Span> {
+        let What::Ended(record, _) = &self.what else { return None };
+        let flow = &record.flow;
+        let (own, parent) = match flow.reporter {
+            Reporter::Source => (Some(flow.hop), None),
+            Reporter::Destination => (None, Some(flow.hop)),
+        };
+        let named = |hop: Option<u64>| hop.filter(|hop| *hop != 0);
+        Some(Span {
+            own: named(own),
+            parent: named(parent),
+            reporter: flow.reporter,
+            begun: self.at.checked_sub(record.duration).unwrap_or(self.at),
+            error: record.outcome.error().map(str::to_owned),
+        })
     }
 
     /// The fields, in their order.
@@ -137,6 +172,25 @@ impl Exporter {
             Ok(place) => place.send(Exported { at: SystemTime::now(), what: what() }),
             Err(_) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+}
+
+/// Who is told of connections besides the log.
+#[derive(Clone, Debug, Default)]
+pub struct Exporters {
+    /// Records as they are in the log.
+    pub logs: Option<Exporter>,
+    /// Connections as spans.
+    pub spans: Option<Exporter>,
+}
+
+impl Exporters {
+    pub(super) fn ended(&self, record: &Record, closing: &Closing) {
+        self.logs.iter().chain(&self.spans).for_each(|exporter| exporter.ended(record, closing));
+    }
+
+    pub(super) fn denied(&self, denial: &Denial<'_>) {
+        self.logs.iter().for_each(|exporter| exporter.denied(denial));
     }
 }
 

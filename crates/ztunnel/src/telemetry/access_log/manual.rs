@@ -104,6 +104,11 @@ tunnel, of which its own line does not tell.
 `RUST_LOG` has no say in that. Records that the collector does not take in time are dropped and counted in
 `istio_access_log_records_dropped_total`.
 
+`SPANS_OTLP` sends a span for each of them, with the same attributes: the ztunnel on the way out makes a trace, whose id the
+ztunnel on the way in learns from the `traceparent` of the request (W3C Trace Context), so that both ends of a connection are
+one trace. Drops are counted in `istio_spans_dropped_total`. Collectors with TLS (`https://`) are verified with the roots of
+`OTLP_ROOT_CA`.
+
 Metrics and the admin server tell of all connections whatever is chosen. A standard output that is not read does not hold up
 traffic: lines are dropped, and `istio_log_lines_dropped_total` counts them.
 ";
