@@ -11,6 +11,19 @@ use ztunnel::config::{Config, Environment};
 use ztunnel::telemetry::logging::{self, Format};
 use ztunnel::version::BuildInfo;
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc is started with (spec admin-and-telemetry 2); `_RJEM_MALLOC_CONF` adds to it. Samples can be taken and are
+/// not until somebody asks for them; pages go back to the system five seconds after their last use.
+#[cfg(feature = "jemalloc")]
+#[allow(unsafe_code, reason = "jemalloc looks for a symbol of this name")]
+// SAFETY: the name is jemalloc's own for a pointer to a C string that is never written.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static JEMALLOC: &[u8; 119] =
+    b"prof:true,prof_active:false,lg_prof_sample:19,thp:never,background_thread:true,dirty_decay_ms:5000,muzzy_decay_ms:5000\0";
+
 fn main() -> ExitCode {
     let environment = Environment::of_this_process();
     let build = BuildInfo { istio_version: environment.istio_version() };
