@@ -281,6 +281,12 @@ impl Tunnel {
         self.session.peer_certificates()
     }
 
+    /// Name of the key exchange group of TLS, such as `X25519MLKEM768`; none before the handshake is complete.
+    #[must_use]
+    pub fn key_exchange(&self) -> Option<&str> {
+        self.session.key_exchange()
+    }
+
     /// Streams that have not ended.
     #[must_use]
     pub fn active_streams(&self) -> usize {

@@ -11,7 +11,7 @@ use crate::address::Authority;
 use crate::admit::Admission;
 use crate::authorize::Decision;
 use crate::cause::Cause;
-use crate::connect::{Baggage, TraceId};
+use crate::connect::{Baggage, TraceId, Traceparent};
 use crate::identity::Identity;
 use crate::name::Text;
 use crate::refusal::{Denial, ResponseFlag};
@@ -203,11 +203,14 @@ pub struct Flow {
     pub security: SecurityPolicy,
     /// Its id.
     pub trace: TraceId,
+    /// A hop of it (W3C Trace Context §3.2.2.4): on its way out this one, on its way in the one before; 0 if nobody named
+    /// that.
+    pub hop: u64,
 }
 
 impl Flow {
     /// A connection on its way out.
-    pub fn outbound(route: &Route, trace: TraceId) -> Self {
+    pub fn outbound(route: &Route, trace: Traceparent) -> Self {
         let (authority, security) = match &route.hop {
             Hop::Tcp { .. } => (None, SecurityPolicy::Unknown),
             Hop::Hbone { authority, .. } | Hop::DoubleHbone { authority, .. } => {
@@ -231,12 +234,13 @@ impl Flow {
             },
             service: route.service.as_deref().map(ServiceLabels::from),
             security,
-            trace,
+            trace: trace.trace,
+            hop: trace.parent,
         }
     }
 
     /// A connection on its way in.
-    pub fn inbound(admission: &Admission, trace: TraceId) -> Self {
+    pub fn inbound(admission: &Admission, trace: Traceparent) -> Self {
         let peer = admission.tuple().identity.clone();
         let security =
             if admission.authority().is_some() { SecurityPolicy::MutualTls } else { SecurityPolicy::Unknown };
@@ -260,7 +264,8 @@ impl Flow {
             },
             service: admission.service().map(|service| ServiceLabels::from(&**service)),
             security,
-            trace,
+            trace: trace.trace,
+            hop: trace.parent,
         }
     }
 

@@ -194,7 +194,10 @@ mod tests {
     fn addresses_keep_their_number_and_order() {
         for number in 0..4 {
             let all: Vec<IpAddr> = (0..number).map(|i| IpAddr::from([10, 0, 0, 9 - i])).collect();
-            assert_eq!(*Addresses::from(all.clone()), *all);
+            let kept = Addresses::from(all.clone());
+            assert_eq!(*kept, *all);
+            assert_eq!(format!("{kept:?}"), format!("{all:?}"), "a list is shown as a list");
+            assert!(kept == all.clone().into() && kept != Addresses::from([IpAddr::from([10, 0, 0, 77])].to_vec()));
         }
     }
 
@@ -233,6 +236,7 @@ mod tests {
         for text in ["we b:80", "web/x:80", "[fe80::1%3]:80", "wéb:80", "web\r\n:80"] {
             assert!(authority(text).is_none(), "{text:?}");
         }
-        assert!(authority(&format!("{}:80", "a".repeat(255))).is_none());
+        assert!(authority(&format!("{}:80", "a".repeat(MAX_HOST + 1))).is_none());
+        assert!(authority(&format!("{}:80", "a".repeat(MAX_HOST))).is_some(), "the longest name is one");
     }
 }

@@ -10,7 +10,7 @@ use crate::ask::{Halt, Learnt};
 use crate::authorize::UnknownPolicy;
 use crate::connect::{Baggage, ProxyHeader, baggage, forwarded};
 use crate::identity::Identity;
-use crate::name::{Hostname, NetworkId};
+use crate::name::NetworkId;
 use crate::refusal::{Refusal, excerpt};
 use crate::service::Service;
 use crate::view::View;
@@ -87,7 +87,6 @@ pub struct Admission {
     baggage: Baggage,
     response_baggage: bool,
     service: Option<Arc<Service>>,
-    forwarded_host: Option<Hostname>,
     unknown_policy: UnknownPolicy,
 }
 
@@ -142,11 +141,6 @@ impl Admission {
         self.service.as_ref()
     }
 
-    /// The service that the peer says was meant; for telemetry only.
-    pub fn forwarded_host(&self) -> Option<&Hostname> {
-        self.forwarded_host.as_ref()
-    }
-
     /// The `baggage` header of the answer, if there is to be one.
     pub fn response_baggage(&self) -> Option<String> {
         self.response_baggage.then(|| baggage::write(&self.destination))
@@ -195,7 +189,6 @@ pub fn admit_hbone(
         baggage: read_baggage(request, settings),
         response_baggage: settings.baggage,
         service: asked.service(target.service, forwarded_host.as_ref(), target.app.port()),
-        forwarded_host,
         unknown_policy: settings.unknown_policy,
         tuple: Tuple { source: peer, destination: target.app, identity, network: settings.network.clone() },
     })
@@ -235,7 +228,6 @@ pub fn admit_plaintext(
         baggage: Baggage::default(),
         response_baggage: false,
         service: asked.service(None, None, local.port()),
-        forwarded_host: None,
         unknown_policy: settings.unknown_policy,
     })
 }

@@ -134,9 +134,7 @@ impl Thought<'_> {
                 self.by_tunnel(workload, *next, authority)
             }
             (Hop::Hbone { .. }, _) => Arrival::Elsewhere,
-            (Hop::Tcp { target }, Some(workload)) if workload.protocol == Protocol::Hbone => {
-                self.in_plain(workload, *target)
-            }
+            // Whoever is in the mesh is reached by tunnel.
             (Hop::Tcp { .. }, _) => Arrival::Unenforced,
         }
     }

@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn identities_print_as_they_parse() {
         for text in ["spiffe://td/ns/shop/sa/cart", "spiffe://a.b-c/ns//sa/", "spiffe:///ns/x/sa/y"] {
-            assert_eq!(text.parse::<Identity>().unwrap().to_string(), text);
+            let identity: Identity = text.parse().unwrap();
+            assert_eq!((identity.to_string(), format!("{identity:?}")), (text.to_owned(), text.to_owned()));
         }
     }
 

@@ -16,11 +16,6 @@ impl PortMap {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u16, u16)> + '_ {
         self.0.iter().copied()
     }
-
-    /// Whether no port is mapped.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl FromIterator<(u16, u16)> for PortMap {

@@ -90,7 +90,7 @@ impl Service {
         let weighted = self.weighted_waypoints.iter().any(|w| w.weight > 0);
         let (many, one) =
             if weighted { (&self.weighted_waypoints[..], None) } else { (&[][..], self.waypoint.as_ref()) };
-        many.iter().filter(|w| w.weight > 0).map(|w| (&w.destination, w.weight)).chain(one.map(|w| (w, 1)))
+        many.iter().map(|w| (&w.destination, w.weight)).chain(one.map(|w| (w, 1)))
     }
 }
 

@@ -30,6 +30,8 @@ pub struct ControlPlaneError {
 
 /// The cluster that pods belong to unless it is said otherwise.
 const CLUSTER: &str = "Kubernetes";
+/// The trust domain of identities unless it is said otherwise.
+const TRUST_DOMAIN: &str = "cluster.local";
 
 /// What is described by hand.
 #[derive(Debug, Default, Clone)]
@@ -59,6 +61,8 @@ pub struct Particulars {
     pub waypoint: Option<Reference>,
     /// How its app takes tunnelled connections: what precedes their bytes, and the port.
     pub application_tunnel: Option<(AppProtocol, Option<u16>)>,
+    /// The trust domain of its identity; the mesh's one if not given.
+    pub trust_domain: Option<String>,
 }
 
 /// A waypoint or a gateway: `network/ip` or `namespace/hostname`, and the port for tunnels there.
@@ -103,6 +107,8 @@ pub struct Service {
     pub network: String,
     /// Its ports, and those of the endpoints.
     pub ports: BTreeMap<u16, u16>,
+    /// Those of its ports whose targets only the endpoints know.
+    named: BTreeSet<u16>,
     /// [`Pod::workload_uid`] of the pods that serve it.
     pub endpoints: Vec<String>,
     /// What traffic to it goes through.
@@ -124,6 +130,7 @@ impl Service {
             vips: vec![vip.into()],
             network: String::new(),
             ports: BTreeMap::new(),
+            named: BTreeSet::new(),
             endpoints: endpoints.iter().map(|pod| pod.workload_uid()).collect(),
             waypoint: None,
             subject_alt_names: Vec::new(),
@@ -181,6 +188,19 @@ impl Service {
     pub fn port(mut self, port: u16, target: u16) -> Service {
         self.ports.insert(port, target);
         self
+    }
+
+    /// Connections to `port` go to a port that goes by a name, which at these endpoints is `target`.
+    #[must_use]
+    pub fn named_port(mut self, port: u16, target: u16) -> Service {
+        self.named.insert(port);
+        self.port(port, target)
+    }
+
+    /// Its ports as the service tells them: 0 stands for a target that goes by a name.
+    fn declared(&self) -> BTreeMap<u16, u16> {
+        let target = |(&port, &target): (&u16, &u16)| (port, if self.named.contains(&port) { 0 } else { target });
+        self.ports.iter().map(target).collect()
     }
 
     /// Traffic goes through a waypoint: `destination` is `network/ip` or `namespace/hostname`.

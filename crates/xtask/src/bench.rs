@@ -14,6 +14,7 @@ pub(crate) mod process;
 mod report;
 mod row;
 mod scale;
+mod series;
 mod table;
 
 use std::error::Error;
@@ -249,6 +250,8 @@ impl Bench<'_> {
             Kind::LargeMesh => Some(scale::table(row, &self.programs, self.options.rounds)?),
             Kind::Names => Some(names::table(row, &self.programs, self.options.rounds, self.options.seconds)?),
             Kind::Pods => Some(pods::memory(row, &self.programs, self.options.rounds.min(MEMORY_ROUNDS))?),
+            Kind::Scrape => Some(series::scrape(row, &self.programs, self.options.rounds, self.options.seconds)?),
+            Kind::Churn => Some(series::churn(row, &self.programs, self.options.rounds.min(MEMORY_ROUNDS))?),
             Kind::Storm => Some(pods::storm(row, &self.programs, self.options.rounds, self.options.seconds)?),
             Kind::AfterBulk => {
                 let columns = ["near before", "near peak", "near after", "far before", "far peak", "far after"];

@@ -1,6 +1,6 @@
-//! `cargo xtask lint`: the Dockerfile, looked at by checkov, and the Helm chart, by Helm itself; both are got at a fixed
-//! version as `cargo xtask interop` gets its tools. Whether the image can be built, and whether a cluster takes what the
-//! chart makes, is not known afterwards.
+//! `cargo xtask lint`: the Dockerfile, looked at by checkov, the Helm chart, by Helm itself, and the alerts, by promtool;
+//! the first two are got at a fixed version as `cargo xtask interop` gets its tools, the last is that of Debian's package.
+//! Whether the image can be built, and whether a cluster takes what the chart makes, is not known afterwards.
 
 use std::fs;
 use std::io;
@@ -27,7 +27,25 @@ pub fn run(workspace: &Path) -> io::Result<()> {
     let tools = tools()?;
     fs::create_dir_all(&tools)?;
     dockerfile(workspace, &tools)?;
-    chart(&workspace.join("deploy/helm/ztunnel"), &tools)
+    chart(&workspace.join("deploy/helm/ztunnel"), &tools)?;
+    alerts(&workspace.join("deploy/monitoring/alerts.yaml"), &tools)
+}
+
+/// The package is unpacked and not installed, which would start a Prometheus.
+fn alerts(rules: &Path, tools: &Path) -> io::Result<()> {
+    let unpacked = tools.join("prometheus");
+    let promtool = unpacked.join("usr/bin/promtool");
+    if !promtool.exists() {
+        fs::create_dir_all(&unpacked)?;
+        succeed(Command::new("apt-get").args(["update", "-qq"]))?;
+        succeed(Command::new("apt-get").args(["download", "-qq", "prometheus"]).current_dir(&unpacked))?;
+        let downloaded = fs::read_dir(&unpacked)?.filter_map(|entry| Some(entry.ok()?.path()));
+        let package = downloaded.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "deb"));
+        let package = package.ok_or_else(|| io::Error::other("apt-get has downloaded no package"))?;
+        succeed(Command::new("dpkg").arg("--extract").arg(&package).arg(&unpacked))?;
+        fs::remove_file(package)?;
+    }
+    succeed(Command::new(&promtool).args(["check", "rules"]).arg(rules))
 }
 
 fn chart(chart: &Path, tools: &Path) -> io::Result<()> {

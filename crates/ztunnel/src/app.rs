@@ -32,7 +32,7 @@ use crate::crypto::Crypto;
 use crate::dns::{self, HostConfig, HostResolver, PodResolver, Resolvers};
 use crate::drain::signals::{Request, Signals};
 use crate::drain::{self, Drained, Mode as End, Watcher};
-use crate::export;
+use crate::export::{self, Collector};
 use crate::identity::metrics::InUse;
 use crate::identity::tenants::Stay;
 use crate::identity::{self, Behalf, FakeCa, Identities, IstioCa, LeafCheck, Rules, Signer, Tenants};
@@ -47,7 +47,7 @@ use crate::proxy::{
 use crate::state::Views;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{self, Metrics, PodCounts, PodMetrics};
-use crate::telemetry::{self, Exporter, PolicyLogging, Telemetry};
+use crate::telemetry::{self, Exporter, Exporters, PolicyLogging, Telemetry};
 use crate::version::BuildInfo;
 use crate::xds::{self, Lookups, NodeDescription, Rejected, Remote, Source};
 
@@ -87,7 +87,6 @@ pub async fn run(
     tracing::info!("version: {}", build.line());
     raise_descriptor_limit();
     tracing::info!("running with config: {}", config.log_yaml());
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let amiss = check::look(&config).into_iter().filter(|finding| finding.verdict != check::Verdict::Good);
     amiss.for_each(|finding| tracing::warn!("{finding}"));
     let crypto = Crypto::new(config.crypto).map_err(failure)?;
@@ -100,15 +99,14 @@ pub async fn run(
     let dns = config.dns_proxy.then(|| ready.task(TaskName::DnsProxy));
     let pods = if config.mode == Mode::Shared { PodMetrics::Shown } else { PodMetrics::Absent };
     let allowance = Allowance::new(config.buffer_budget);
-    let exporter = config.access_log_collector.clone().map(|collector| (Exporter::new(), collector));
-    let (exporter, records) = exporter.map(|((exporter, records), collector)| (exporter, (records, collector))).unzip();
+    let exporters = start_exporters(&config, &crypto, &build);
     let metrics_config = metrics::Config {
         istio_version: build.istio_version.clone(),
         pods,
         allowance: allowance.clone(),
         traffic: config.traffic_metrics,
         histograms: config.histograms,
-        export: exporter.clone(),
+        export: exporters.clone(),
     };
     let mut metrics = Metrics::new(&metrics_config, logging.clone());
     let (rejected, (synced, sync)) = (Rejected::default(), oneshot::channel());
@@ -133,12 +131,12 @@ pub async fn run(
     tokio::spawn(async move { fed.feed(turns).await });
     tokio::spawn(Arc::clone(&metrics).forget_unused());
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
-    let told = telemetry::Config { policies, access: config.access_log.clone(), export: exporter };
-    if let Some((records, collector)) = records {
-        let (node, cluster) = (config.local_node.clone(), config.cluster_id.clone());
-        let sender = export::Sender { node, cluster, version: build.istio_version.clone() };
-        tokio::spawn(export::run(collector, sender, records));
-    }
+    let told = telemetry::Config {
+        policies,
+        access: config.access_log.clone(),
+        slow: config.slow_connection,
+        export: exporters,
+    };
     let telemetry = Telemetry::new(Arc::clone(&metrics), logging.clone(), told);
     let hosts = host_names(&config, metrics.hosts_asked());
     let proxy_config = proxy_config(&config, allowance, hosts);
@@ -250,6 +248,27 @@ fn node_description(config: &Config) -> NodeDescription {
         metadata,
         structured: config.structured_metadata.clone(),
     }
+}
+
+/// Sends records of connections to where the settings say.
+fn start_exporters(config: &Config, crypto: &Crypto, build: &BuildInfo) -> Exporters {
+    let (node, cluster) = (config.local_node.clone(), config.cluster_id.clone());
+    let sender = export::Sender { node, cluster, version: build.istio_version.clone() };
+    let to = |collector: &Collector| {
+        let (roots, crypto) = (config.collector_roots.clone(), crypto.clone());
+        export::Config { collector: collector.clone(), roots, crypto }
+    };
+    let logs = config.access_log_collector.as_ref().map(|collector| {
+        let (exporter, records) = Exporter::new();
+        tokio::spawn(export::logs(to(collector), sender.clone(), records));
+        exporter
+    });
+    let spans = config.span_collector.as_ref().map(|collector| {
+        let (exporter, records) = Exporter::new();
+        tokio::spawn(export::spans(to(collector), sender.clone(), records));
+        exporter
+    });
+    Exporters { logs, spans }
 }
 
 fn start_identities(

@@ -5,7 +5,7 @@ pub mod ask;
 pub mod driver;
 mod show;
 
-use ask::{Ask, Subject};
+use ask::{Ask, Output, Subject};
 
 use crate::version::BuildInfo;
 
@@ -15,7 +15,7 @@ pub enum Command {
     /// Run the proxy; further arguments mean nothing.
     Proxy,
     /// Print what there is of what the proxy needs.
-    Check,
+    Check(Output),
     /// Install, remove or show packet rules, as these further arguments say.
     Redirect(Vec<String>),
     /// Print what was built.
@@ -36,7 +36,11 @@ impl Command {
     pub fn of(arguments: &[String]) -> Self {
         match arguments.first().map(String::as_str) {
             None | Some("proxy") => Self::Proxy,
-            Some("check") => Self::Check,
+            Some("check") => match &arguments[1..] {
+                [] => Self::Check(Output::Text),
+                [json] if json == "--json" => Self::Check(Output::Json),
+                _ => Self::Misused("usage: ztunnel check [--json]".to_owned()),
+            },
             Some("redirect") => Self::Redirect(arguments[1..].to_vec()),
             Some("version") => Self::Version,
             Some("help") => Self::Help,
@@ -73,7 +77,9 @@ mod tests {
         for (arguments, command) in [
             (&[][..], Command::Proxy),
             (&["proxy", "ztunnel"], Command::Proxy),
-            (&["check"], Command::Check),
+            (&["check"], Command::Check(Output::Text)),
+            (&["check", "--json"], Command::Check(Output::Json)),
+            (&["check", "all"], Command::Misused("usage: ztunnel check [--json]".into())),
             (&["redirect", "show"], Command::Redirect(vec!["show".into()])),
             (&["version", "x"], Command::Version),
             (&["help"], Command::Help),

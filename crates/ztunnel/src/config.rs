@@ -183,7 +183,11 @@ pub struct Config {
     pub traffic_metrics: metrics::Settings,
     pub histograms: Histograms,
     pub access_log: access_log::Filter,
+    /// Connections that last so long are logged with the state of their sockets.
+    pub slow_connection: Duration,
     pub access_log_collector: Option<Collector>,
+    pub span_collector: Option<Collector>,
+    pub collector_roots: Roots,
     pub admin_port: u16,
     pub stats_port: u16,
     pub proxy_metadata: BTreeMap<String, String>,
@@ -207,6 +211,14 @@ pub enum Address {
 /// All that is wrong with a configuration, one problem a line.
 #[derive(Debug)]
 pub struct ConfigError(Vec<String>);
+
+impl ConfigError {
+    /// The problems, a line each.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.0
+    }
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -330,7 +342,10 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         traffic_metrics: traffic_metrics(reader)?,
         histograms: if reader.boolean("METRICS_HISTOGRAMS")? { Histograms::Shown } else { Histograms::Absent },
         access_log: access_log(reader)?,
-        access_log_collector: collector(reader),
+        slow_connection: reader.duration("ACCESS_LOG_SLOW")?,
+        access_log_collector: collector(reader, "ACCESS_LOG_OTLP"),
+        span_collector: collector(reader, "SPANS_OTLP"),
+        collector_roots: roots(reader, "OTLP_ROOT_CA")?,
         admin_port: proxy_config.admin_port(reader)?,
         stats_port: proxy_config.stats_port(reader)?,
         proxy_metadata: metadata,
@@ -384,11 +399,11 @@ fn access_log(reader: &mut Reader<'_>) -> Option<access_log::Filter> {
 }
 
 /// Where records of connections are sent besides, if anywhere.
-fn collector(reader: &mut Reader<'_>) -> Option<Collector> {
-    let text = reader.text("ACCESS_LOG_OTLP")?;
+fn collector(reader: &mut Reader<'_>, setting: &'static str) -> Option<Collector> {
+    let text = reader.text(setting)?;
     let collector = text.parse();
     if let Err(error) = &collector {
-        reader.invalid("ACCESS_LOG_OTLP", &text, error);
+        reader.invalid(setting, &text, error);
     }
     collector.ok()
 }

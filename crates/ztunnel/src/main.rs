@@ -5,18 +5,31 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 use ztunnel::app;
 use ztunnel::app::check::{self, Verdict};
-use ztunnel::cli::ask::Ask;
+use ztunnel::cli::ask::{Ask, Output};
 use ztunnel::cli::{self, Command, driver};
 use ztunnel::config::{Config, Environment};
 use ztunnel::telemetry::logging::{self, Format};
 use ztunnel::version::BuildInfo;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc is started with (spec admin-and-telemetry 2); `_RJEM_MALLOC_CONF` adds to it. Samples can be taken and are
+/// not until somebody asks for them; pages go back to the system five seconds after their last use.
+#[cfg(feature = "jemalloc")]
+#[allow(unsafe_code, reason = "jemalloc looks for a symbol of this name")]
+// SAFETY: the name is jemalloc's own for a pointer to a C string that is never written.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static JEMALLOC: &[u8; 119] =
+    b"prof:true,prof_active:false,lg_prof_sample:19,thp:never,background_thread:true,dirty_decay_ms:5000,muzzy_decay_ms:5000\0";
 
 fn main() -> ExitCode {
     let environment = Environment::of_this_process();
     let build = BuildInfo { istio_version: environment.istio_version() };
     match Command::of(&environment.arguments) {
         Command::Proxy => {}
-        Command::Check => return check(&environment),
+        Command::Check(output) => return check(&environment, output),
         Command::Redirect(arguments) => return redirect(&arguments),
         Command::Ask(question) => return ask(&question, &environment),
         Command::Misused(how) => {
@@ -76,17 +89,15 @@ fn ask(question: &Ask, environment: &Environment) -> ExitCode {
     }
 }
 
-fn check(environment: &Environment) -> ExitCode {
-    let config = match Config::load(environment) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("Error: {error}");
-            return ExitCode::FAILURE;
-        }
+fn check(environment: &Environment, output: Output) -> ExitCode {
+    let findings = match Config::load(environment) {
+        Ok(config) => check::look(&config),
+        Err(error) => check::settings(&error),
     };
-    config.warnings.iter().for_each(|warning| println!("doubtful  settings: {warning}"));
-    let findings = check::look(&config);
-    findings.iter().for_each(|finding| println!("{finding}"));
+    match output {
+        Output::Text => findings.iter().for_each(|finding| println!("{finding}")),
+        Output::Json => println!("{:#}", check::json(&findings)),
+    }
     if findings.iter().any(|finding| finding.verdict == Verdict::Bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -6,28 +6,34 @@
 //! Not here: serving any of it (`admin`), and what the values mean (`mesh::account`).
 
 pub mod access_log;
+mod closing;
 mod exported;
 mod failures;
 mod live;
 pub mod logging;
+mod looks;
 mod meter;
 pub mod metrics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mesh::authorize::{Deciding, Verdict};
 use mesh::refusal::Denial;
-use mesh::{Cause, Direction, Flow, Hostname, Record, Reporter, Workload};
+use mesh::{Cause, Direction, Flow, Hostname, Outcome, Record, Reporter, Workload};
+use tokio::sync::watch;
 use tracing::Level;
 
-pub use exported::{Attribute, Exported, Exporter};
+pub use closing::{Carriers, Closing, Path};
+pub use exported::{Attribute, Exported, Exporter, Exporters, Span};
 use failures::Failures;
 pub use failures::{Ended, Failure, MAX_FAILURES};
 use live::Live;
 pub use live::{Connection, Progress};
 use logging::Logging;
+use looks::Looks;
+pub use looks::{Look, Paths, Seen};
 pub use meter::{Meter, PodSockets, SocketGuard};
 pub use metrics::{Census, Holding, PodLimit, StreamEnd, WaitEnd, WorkloadWait};
 use metrics::{Metrics, Series};
@@ -49,8 +55,10 @@ pub struct Config {
     pub policies: PolicyLogging,
     /// Which connections have a line in the access log.
     pub access: access_log::Filter,
+    /// Connections that last at least so long are told with the state of their sockets, as those are that fail.
+    pub slow: Duration,
     /// Who is told of connections besides the log; of those that have a line there.
-    pub export: Option<Exporter>,
+    pub export: Exporters,
 }
 
 /// The handle by which the rest of the process tells what happens. Cloning it is cheap.
@@ -64,14 +72,15 @@ struct Shared {
     config: Config,
     live: Arc<Live>,
     failures: Failures,
+    looks: Looks,
 }
 
 impl Telemetry {
     /// Telemetry that counts in `metrics` and writes to `logging`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, logging: Logging, config: Config) -> Self {
-        let (live, failures) = Default::default();
-        Self(Arc::new(Shared { metrics, logging, config, live, failures }))
+        let (live, failures, looks) = Default::default();
+        Self(Arc::new(Shared { metrics, logging, config, live, failures, looks }))
     }
 
     /// Everything that is counted.
@@ -104,6 +113,17 @@ impl Telemetry {
     #[must_use]
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.0.live.all()
+    }
+
+    /// What the kernel knows of the sockets of open connections through tunnels; those that do not answer soon are left out.
+    pub async fn look(&self) -> Seen {
+        self.0.looks.look(&self.0.live).await
+    }
+
+    /// Tells those whose sockets may be looked at that somebody does.
+    #[must_use]
+    pub fn looks(&self) -> watch::Receiver<Option<Look>> {
+        self.0.looks.watch()
     }
 
     /// The last connections that failed, the latest first, and how many have failed since the start.
@@ -164,9 +184,7 @@ impl Telemetry {
             return;
         }
         let denial = access_log::Denial { source, destination, direction, cause, error };
-        if let Some(exporter) = &self.0.config.export {
-            exporter.denied(&denial);
-        }
+        self.0.config.export.denied(&denial);
         if self.0.logging.logs_access(Level::WARN) {
             self.0.logging.write(|out| denial.write(out, self.0.logging.format(), SystemTime::now()));
         }
@@ -199,21 +217,25 @@ impl Telemetry {
         }
     }
 
-    fn record(&self, series: &Series, record: &Record) {
+    /// Whether somebody will ask about the sockets of a connection that ended so.
+    fn is_notable(&self, outcome: &Outcome, duration: Duration) -> bool {
+        outcome.cause().is_some() || duration >= self.0.config.slow
+    }
+
+    fn record(&self, series: &Series, record: &Record, closing: &Closing) {
         series.closed(record.outcome.flag());
         self.0.metrics.ended(record.flow.reporter, record.duration);
         if let Some(cause) = record.outcome.cause() {
             self.0.metrics.failed(record.flow.reporter, cause);
-            self.0.failures.record(record);
+            self.0.failures.record(record, closing);
         }
         if !self.0.config.access.takes(record) {
             return;
         }
-        if let Some(exporter) = &self.0.config.export {
-            exporter.ended(record);
-        }
+        self.0.config.export.ended(record, closing);
         if self.0.logging.logs_access(access_log::level(record)) {
-            self.0.logging.write(|out| access_log::complete(out, self.0.logging.format(), SystemTime::now(), record));
+            let (format, now) = (self.0.logging.format(), SystemTime::now());
+            self.0.logging.write(|out| access_log::complete(out, format, now, record, closing));
         }
     }
 }

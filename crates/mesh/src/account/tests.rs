@@ -7,6 +7,7 @@ use super::*;
 use crate::admit::{AdmitSettings, HboneRequest, admit_hbone, admit_plaintext};
 use crate::ask::Learnt;
 use crate::authorize::UnknownPolicy;
+use crate::connect::Traceparent;
 use crate::fixture::{NETWORK, NoDraw, gateway, held, pod, service, socket, view};
 use crate::retry::{Failures, Past};
 use crate::route::{Outbound, RouteSettings, route};
@@ -14,7 +15,7 @@ use crate::view::View;
 use crate::workload::Deployment;
 use crate::workload::Protocol;
 
-const TRACE: TraceId = TraceId(7);
+const TRACE: Traceparent = Traceparent { trace: TraceId(7), parent: 8 };
 
 fn described(name: &str, ip: &str) -> Workload {
     Workload {
@@ -167,14 +168,14 @@ fn an_inbound_tunnel_tells_the_peer_by_its_certificate() {
         (SERVER.into(), SERVER.into())
     );
     assert_eq!(flow.service.map(|labels| labels.hostname.to_string()).as_deref(), Some("web.example"));
-    assert_eq!(flow.trace, TRACE);
+    assert_eq!((flow.trace, flow.hop), (TRACE.trace, TRACE.parent));
 }
 
 #[test]
 fn an_unknown_peer_is_what_it_claims_to_be() {
-    let lines = [&b"k8s.cluster.name=c9,k8s.namespace.name=n9,k8s.pod.name=w9,service.name=s9,service.version=v9,cloud.region=r9"[..]];
+    let lines = [&b"k8s.cluster.name=c9,k8s.namespace.name=n9,k8s.pod.name=w9,service.name=s9,service.version=v9,cloud.region=r9,cloud.availability_zone=z9"[..]];
     let flow = inbound(&mesh(), "10.9.9.9:1", None, &lines);
-    assert_eq!(all(&flow.source), ["s9", "w9", "s9", "v9", "n9", "w9", "v9", "c9", "-", "-", "r9/"]);
+    assert_eq!(all(&flow.source), ["s9", "w9", "s9", "v9", "n9", "w9", "v9", "c9", "-", "-", "r9/z9"]);
     assert_eq!(all(&inbound(&mesh(), "10.9.9.9:1", None, &[]).source), ["-"; 11]);
 }
 
@@ -238,6 +239,10 @@ fn bytes_are_told_from_the_local_workloads_side() {
 fn outcomes_have_a_flag_and_a_wording() {
     let failed = Outcome::failed(Cause::Denied, "why".into());
     assert_eq!((failed.flag().as_str(), failed.error(), failed.reason()), ("DENY", Some("why"), Some("denied")));
+    let refused =
+        Outcome::Failed { cause: Cause::PeerRefused, error: "why".into(), peer_reason: Some("denied".into()) };
+    assert_eq!((refused.peer_reason(), refused.reason()), (Some("denied"), Some("peer-refused")));
+    assert_eq!((failed.peer_reason(), Outcome::Complete.peer_reason()), (None, None));
     assert_eq!((Outcome::Complete.flag().as_str(), Outcome::Complete.error()), ("-", None));
     let reset = Outcome::Reset { by: End::Server };
     assert_eq!((reset.flag().as_str(), reset.error(), reset.reset_by().map(End::as_str)), ("-", None, Some("server")));

@@ -155,6 +155,18 @@ fn a_waypoint_takes_requests_for_what_is_behind_it() {
 }
 
 #[test]
+fn what_a_waypoint_may_not_see_it_still_serves() {
+    let hidden = || Service {
+        namespace: "other".into(),
+        visibility: Visibility::Namespace,
+        waypoint: Some(gateway("net1/10.0.0.2", 15008)),
+        ..service("backends", &["net1/10.1.0.7"], &[])
+    };
+    let through = "dial 10.0.0.2:80 from 10.0.0.1";
+    check([("by its address", vec![server().into(), hidden().into()], "10.1.0.7:80", through)]);
+}
+
+#[test]
 fn any_of_several_waypoints_takes_requests() {
     let one = |to: &str, weight| WeightedWaypoint { destination: gateway(to, 15008), weight };
     let weighted = Service {
@@ -182,6 +194,7 @@ fn what_is_asked_for_is_fetched_once_where_there_is_somebody_to_ask() {
     learnt.asked(need);
     assert_eq!(ask(&learnt, "9.9.9.9:80"), "400: ip mismatch: 10.0.0.2 != 9.9.9.9");
     assert_eq!(ask(&learnt, "10.0.0.2:80"), "dial 10.0.0.2:80 from 10.0.0.1");
+    assert_eq!(ask(&learnt, "10.0.0.1:80"), "400: ip mismatch: 10.0.0.2 != 10.0.0.1", "it is known whose that is");
 
     let need = Need::Host(key("ns/late.example"));
     assert_eq!(ask(&learnt, "late.example:80"), format!("{need:?}"));

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::*;
+use crate::account::Decided;
 use crate::ask::{Learnt, Need};
 use crate::fixture::{NETWORK, Seed, held, pod, socket, view};
 use crate::identity::Identity;
@@ -155,6 +156,20 @@ fn the_order_of_decisions() {
 }
 
 #[test]
+fn a_policy_that_goes_leaves_the_others() {
+    let mut state = State::new(None);
+    let two = ["a", "b"].map(|name| Change::from(deny(name, always())));
+    let _ = state.apply([server(&[]).into()].into_iter().chain(two));
+    let mut without = |name: &str| {
+        let _ = state.apply([Change::RemovePolicy(format!("ns/{name}").as_str().into())]);
+        let view = state.view();
+        words(&evaluate(&view, &held(&view, "server"), &tuple(), UnknownPolicy::Deny))
+    };
+    assert_eq!(without("a"), "deny policy match: ns/b rule 0");
+    assert_eq!(without("b"), "no allow policies, allow");
+}
+
+#[test]
 fn a_namespace_policy_without_a_namespace_is_not_global() {
     let policy = Policy { namespace: "".into(), ..deny("d", always()) };
     assert_eq!(words(&decide(vec![policy], &[], &tuple())), "no allow policies, allow");
@@ -266,6 +281,8 @@ fn identities() {
         ("of another namespace", accounts(any(vec![account("ns", "front")])), false, false),
         ("another of its namespace", accounts(any(vec![account("apps", "back")])), false, false),
         ("but for a service account", accounts(none(vec![account("apps", "front")])), false, true),
+        ("but for one of that name elsewhere", accounts(none(vec![account("ns", "front")])), true, true),
+        ("but for another of its namespace", accounts(none(vec![account("apps", "back")])), true, true),
     ] {
         assert_eq!(matches(m), (with, without), "{case}");
     }
@@ -323,6 +340,22 @@ fn a_policy_that_is_referred_to_and_not_known_denies_unless_told_otherwise() {
     );
 }
 
+#[test]
+fn whichever_policy_decided_is_put_on_record() {
+    let told = |policies, refers_to: &[&str]| {
+        let verdict = decide(policies, refers_to, &tuple());
+        let denied = verdict.denial().and_then(|denial| Decided::of_denial(&denial));
+        (Decided::of(&verdict.decision), denied)
+    };
+    let by = |policy: &str, rule| Some(Decided { policy: policy.into(), rule });
+    assert_eq!(told(vec![allow("a", always())], &[]), (by("ns/a", Some(0)), None));
+    let second = vec![rule(vec![vec![port(1)]]), rule(vec![])];
+    assert_eq!(told(vec![deny("d", second)], &[]), (by("ns/d", Some(1)), by("ns/d", Some(1))));
+    assert_eq!(told(vec![], &["ns/gone"]), (by("ns/gone", None), by("ns/gone", None)));
+    assert_eq!(told(vec![], &[]), (None, None));
+    assert_eq!(told(vec![allow("a", never())], &[]), (None, None));
+}
+
 fn admission(view: &View, identity: Option<&Identity>, unknown_policy: UnknownPolicy) -> Admission {
     let settings = crate::admit::AdmitSettings {
         network: NETWORK.into(),
@@ -358,6 +391,9 @@ fn a_denial_gives_the_admission_back_and_says_what_to_wait_for() {
 
     let late = scoped(PolicyScope::WorkloadSelector, allow("late", always()));
     let _ = state.apply([late.clone().into()]);
+    let skipping =
+        authorize(&State::new(None).view(), admission(&state.view(), identity.as_ref(), UnknownPolicy::Skip));
+    assert!(skipping.expect("unless nobody waits").recheck(&State::new(None).view()).is_ok());
     let permit = authorize(&state.view(), denied.admission).expect("it is known by now and allows");
     assert_eq!(permit.hop().dial(), socket("10.0.0.2:80"));
 

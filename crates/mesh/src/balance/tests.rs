@@ -78,6 +78,7 @@ fn preferences_decide_as_the_table_says() {
     let near = || server("near", "10.0.0.2").at("eu", "a");
     let zone = || server("zone", "10.0.0.3").at("eu", "b");
     let far = || server("far", "10.0.0.4").at("us", "a");
+    let farther = || server("farther", "10.0.0.5").at("us", "c");
     let remote = |name: &str| Workload {
         network: "net2".into(),
         network_gateway: Some(gateway("net2/10.9.0.1", 15008).into()),
@@ -94,6 +95,13 @@ fn preferences_decide_as_the_table_says() {
         ("most in common", Failover, &[Region, Zone], &[near(), zone(), far()], &["near"]),
         ("less in common", Failover, &[Region, Zone], &[zone(), far()], &["zone"]),
         ("nothing in common", Failover, &[Region, Zone], &[far()], &["far"]),
+        (
+            "a zone of another region is nothing in common",
+            Failover,
+            &[Region, Zone],
+            &[far(), farther()],
+            &["far", "farther"],
+        ),
         ("a zone of another region does not count", Failover, &[Region, Zone], &[far(), zone()], &["zone"]),
         ("only the order of the list counts", Failover, &[Zone, Region], &[far(), zone()], &["far"]),
         ("empty equals empty", Failover, &[Region, Zone, Subzone], &[near(), zone()], &["near"]),
@@ -116,6 +124,26 @@ fn preferences_decide_as_the_table_says() {
         }));
         assert_eq!(chosen(changes, "client"), *expected, "{case}");
     }
+}
+
+#[test]
+fn where_the_nearest_cannot_be_reached_the_others_are_told_apart_as_ever() {
+    use Scope::{Network, Region, Zone};
+    let unreachable = || Workload { addresses: vec![].into(), ..server("unreachable", "10.0.0.2").at("eu", "a") };
+    let region = || server("region", "10.0.0.3").at("eu", "b");
+    let far = || server("far", "10.0.0.4").at("us", "c");
+    let remote = || Workload {
+        network: "net2".into(),
+        network_gateway: Some(gateway("net2/10.9.0.1", 15008).into()),
+        ..server("remote", "10.0.0.9").at("eu", "a")
+    };
+    let without = |endpoints: &[Workload]| {
+        let objects = [web(Mode::Failover, &[Network, Region, Zone]).into(), client().into(), unreachable().into()];
+        chosen(objects.into_iter().chain(endpoints.iter().cloned().map(Change::from)), "client")
+    };
+    assert_eq!(without(&[region(), far(), remote()]), ["region"]);
+    assert_eq!(without(&[far(), remote()]), ["far"]);
+    assert_eq!(without(&[remote()]), ["remote"]);
 }
 
 #[test]

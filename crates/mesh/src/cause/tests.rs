@@ -47,14 +47,14 @@ fn the_page_for_operators_agrees_with_the_table() {
 
 #[test]
 fn what_a_gateway_does_is_told_apart_from_what_the_far_end_does() {
-    for (cause, gateway, far) in [
-        (Cause::TlsHandshake, Cause::GatewayTls, Cause::FarTls),
-        (Cause::PeerRefused, Cause::GatewayRefused, Cause::PeerRefused),
-        (Cause::Http2, Cause::GatewayLost, Cause::Http2),
-        (Cause::TunnelLost, Cause::GatewayLost, Cause::TunnelLost),
-        (Cause::DialTimedOut, Cause::DialTimedOut, Cause::DialTimedOut),
+    for (cause, gateway, far, is_far) in [
+        (Cause::TlsHandshake, Cause::GatewayTls, Cause::FarTls, true),
+        (Cause::PeerRefused, Cause::GatewayRefused, Cause::PeerRefused, true),
+        (Cause::Http2, Cause::GatewayLost, Cause::Http2, true),
+        (Cause::TunnelLost, Cause::GatewayLost, Cause::TunnelLost, true),
+        (Cause::DialTimedOut, Cause::DialTimedOut, Cause::DialTimedOut, false),
     ] {
-        assert_eq!((cause.at_gateway(), cause.behind_gateway()), (gateway, far));
+        assert_eq!((cause.at_gateway(), cause.behind_gateway(), cause.is_far()), (gateway, far, is_far));
     }
     for cause in Cause::ALL {
         let (gateway, far) = (cause.at_gateway(), cause.behind_gateway());

@@ -123,5 +123,12 @@ mod tests {
     fn an_identity_that_does_not_fit_is_left_out() {
         let text = format!("spiffe://td/ns/a/sa/{}", "b".repeat(70_000));
         assert_eq!(header("10.0.0.1:1", "10.0.0.2:2", Some(&text)), header("10.0.0.1:1", "10.0.0.2:2", None));
+        // The length of all that follows the fixed part is a number of 16 bits: two addresses, two ports, and the rest.
+        let longest = usize::from(u16::MAX) - (16 + 16 + 2 + 2) - 3;
+        let of_length = |length: usize| format!("{:b<length$}", "spiffe://td/ns/a/sa/");
+        let full = header("[fd00::1]:1", "[fd00::2]:2", Some(&of_length(longest)));
+        assert_eq!((full.len(), full[14], full[15]), (16 + usize::from(u16::MAX), 0xff, 0xff));
+        let more = header("[fd00::1]:1", "[fd00::2]:2", Some(&of_length(longest + 1)));
+        assert_eq!(more, header("[fd00::1]:1", "[fd00::2]:2", None));
     }
 }

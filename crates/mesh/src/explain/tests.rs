@@ -1,6 +1,6 @@
 use super::*;
 use crate::fixture::{NETWORK, gateway, held, pod, service, socket, view};
-use crate::policy::{Action, DryRun, Policy, PolicyScope, Rule};
+use crate::policy::{Action, Clause, DryRun, Group, Match, Policy, PolicyScope, Rule};
 use crate::view::Change;
 
 fn forecast(view: &View, source: &str, target: &str) -> Forecast {
@@ -81,6 +81,36 @@ fn a_client_outside_the_mesh_arrives_in_plain_and_is_judged_without_an_identity(
     let forecast = forecast(&mesh([policy(Action::Deny)]), "plain", "10.0.0.2:8080");
     assert!(matches!(forecast.way, Way::Plain));
     assert_eq!(said(&forecast.arrival), "web: deny policy match");
+}
+
+#[test]
+fn a_client_outside_the_mesh_is_followed_to_pods_only() {
+    let beside = Workload { protocol: Protocol::Tcp, ..pod("beside", &["10.0.0.8"]) };
+    let view = mesh([policy(Action::Deny), Change::Workload(beside.into())]);
+    let arrival = |target| said(&forecast(&view, "plain", target).arrival);
+    assert_eq!(arrival("10.1.0.1:80"), "Elsewhere", "it is not for us to choose an endpoint");
+    assert_eq!(arrival("10.0.0.8:80"), "Unenforced");
+    assert_eq!(arrival("192.0.2.1:80"), "Unenforced");
+}
+
+#[test]
+fn a_client_is_judged_by_its_address_of_the_targets_family() {
+    let from = |range: &str| {
+        let sources = vec![range.parse().unwrap()];
+        let source_ips = Group { any: sources.into(), ..Group::default() };
+        let m = Match { source_ips, ..Match::default() };
+        let rules = vec![Rule { clauses: vec![Clause { matches: vec![m] }] }];
+        let Change::Policy(policy) = policy(Action::Deny) else { unreachable!() };
+        Change::Policy(Policy { rules, ..Policy::clone(&policy) }.into())
+    };
+    let dual = || [pod("dual", &["fd00::5", "10.0.0.5"]), pod("both", &["10.0.0.6", "fd00::6"])];
+    let judged = |range: &str, target: &str| {
+        let view = mesh([from(range)].into_iter().chain(dual().map(|pod| Change::Workload(pod.into()))));
+        said(&forecast(&view, "dual", target).arrival)
+    };
+    assert_eq!(judged("10.0.0.5/32", "10.0.0.6:80"), "both: deny policy match");
+    assert_eq!(judged("fd00::5/128", "10.0.0.6:80"), "both: no allow policies, allow");
+    assert_eq!(judged("fd00::5/128", "[fd00::6]:80"), "both: deny policy match");
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Script {
                 found => found,
             };
             let mut addresses: Vec<String> = self.lookup.addresses().iter().map(ToString::to_string).collect();
+            assert_eq!(self.lookup.addresses_mut().len(), addresses.len(), "all of them can be shuffled");
             addresses.sort();
             let addresses = addresses.join(" ");
             return needed
@@ -193,6 +194,17 @@ fn names_that_mean_the_same_everywhere_are_never_forwarded() {
 #[test]
 fn a_service_that_is_not_known_is_asked_for_if_the_name_says_where() {
     Script::run(include_str!("scripts/on_demand.txt"));
+}
+
+#[test]
+fn the_longest_name_is_found_and_what_would_be_longer_is_none() {
+    let mut script = Script::new();
+    let below = ".ns1.svc.cluster.local";
+    let longest = "a".repeat(MAX_NAME - below.len());
+    let longer = longest.clone() + "a";
+    script.changes.extend([&longest, &longer].map(|name| service(&format!("ns1/{name}{below}"), &["10.0.0.1"]).into()));
+    assert_eq!(script.ask(&format!("ns1? {longest} A")), "10.0.0.1");
+    assert_eq!(script.ask(&format!("ns1? {longer} A")), "forward");
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn host_names_differ_in_neither_case_nor_final_dot() {
     assert!(set.contains(&Hostname::from("web.example.com")));
     assert!(set.contains("web.example.com"), "a lookup by text uses the undotted form");
     assert!(!set.contains(&Hostname::from("web.example.co")));
+    assert!(Hostname::from("A.example") < Hostname::from("b.example.") && Hostname::from("b") > Hostname::from("A"));
 }
 
 #[test]
@@ -35,6 +36,7 @@ fn a_name_that_ends_its_key_takes_no_memory_of_its_own_and_any_other_name_is_as_
     assert_eq!((other.as_str(), Arc::strong_count(&key)), ("cart-1", 2));
     assert_eq!((Text::end_of(&key, "").as_str(), Text::end_of(&"x".into(), "xx").as_str()), ("", "xx"));
     assert!(name == Text::from("cart-0") && name != other);
+    assert_eq!(Text::from("cart-0".to_owned()), name, "wherever the text comes from");
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn wordings_and_statuses_are_the_known_ones() {
 fn only_policies_deny() {
     for (refusal, wording, status) in all() {
         let expected = if status == 401 { ResponseFlag::Deny } else { ResponseFlag::Connect };
-        assert_eq!(refusal.flag(), expected, "{wording}");
+        assert_eq!((refusal.flag(), refusal.denial().is_some()), (expected, status == 401), "{wording}");
     }
 }
 
@@ -109,6 +109,13 @@ fn flags_print_as_the_label() {
             "CERT_REVOKED"
         ]
     );
+}
+
+#[test]
+fn a_reference_prints_as_it_is_written() {
+    for text in ["ns/way.example", "net1/10.0.0.1"] {
+        assert_eq!(gateway(text, 1).destination.to_string(), text);
+    }
 }
 
 #[test]

@@ -93,6 +93,14 @@ impl Attempts {
         }
     }
 
+    /// How long a request to `pick` that is sent `now` may remain unanswered before the connection goes elsewhere; `None`
+    /// is as long as it takes. A peer that is slow is better than none: it is left only if there is time for another.
+    pub fn patience_for_answer(&self, pick: Option<&Pick>, now: Instant) -> Option<Duration> {
+        let share = self.settings.attempt()?;
+        let another = pick.is_some_and(|pick| pick.others == Others::Left) && self.failed + 1 < MAX_ATTEMPTS;
+        (another && self.left(now)? > share).then_some(share)
+    }
+
     /// What is left of the whole time.
     fn left(&self, now: Instant) -> Option<Duration> {
         match self.settings {

@@ -30,3 +30,15 @@ impl Hash for ByUid {
         self.0.uid.hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::pod;
+
+    #[test]
+    fn a_workload_is_equal_to_its_versions_and_to_no_other() {
+        let of = |name: &str, ip: &str| ByUid(pod(name, &[ip]).into());
+        assert!(of("a", "10.0.0.1") == of("a", "10.0.0.2") && of("a", "10.0.0.1") != of("b", "10.0.0.1"));
+    }
+}

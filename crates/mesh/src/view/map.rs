@@ -331,6 +331,53 @@ mod tests {
         }
     }
 
+    /// Entries of the fullest leaf, and how many branches there are.
+    fn shape(node: &Node<u64, u64>) -> (usize, usize) {
+        match node {
+            Node::Leaf(entries) => (entries.len(), 0),
+            Node::Branch(children) => children
+                .iter()
+                .map(shape)
+                .fold((0, 1), |(fullest, branches), (leaf, below)| (fullest.max(leaf), branches + below)),
+        }
+    }
+
+    #[test]
+    fn entries_spread_over_small_leaves_and_come_together_again() {
+        let (leaf, all) = (LEAF as u64, 10_000);
+        let mut map = Map::default();
+        assert!(map.is_empty());
+        (0..leaf).for_each(|key| map.insert_mut(key, key));
+        assert_eq!(shape(&map.root), (LEAF, 0), "a leaf may be full");
+        map.insert_mut(leaf, leaf);
+        assert_eq!(shape(&map.root).1, 1, "and not more");
+        (leaf..all).for_each(|key| map.insert_mut(key, key));
+        let full = shape(&map.root);
+        assert!(full.0 <= LEAF && full.1 < 10_000 / 4, "{full:?}");
+        for key in (0..all).filter(|key| key % 4 != 0) {
+            assert!(map.remove_mut(&key));
+            assert!(key % 100 != 1 || shape(&map.root).0 <= LEAF, "what comes together is no more than a leaf");
+        }
+        let thin = shape(&map.root);
+        assert!(thin.1 < full.1, "{thin:?}");
+        (1..all).for_each(|key| _ = map.remove_mut(&key));
+        assert_eq!((shape(&map.root), map.is_empty()), ((1, 0), false));
+    }
+
+    #[test]
+    fn entries_are_counted_as_they_are_told() {
+        let mut map = Map::default();
+        (0..100).for_each(|key| map.insert_mut(key, 2 * key));
+        let mut all = map.iter();
+        for left in (0..100).rev() {
+            assert!(all.next().is_some());
+            assert_eq!((all.len(), all.size_hint()), (left, (left, Some(left))));
+        }
+        let mut one = Map::default();
+        one.insert_mut(1, 2);
+        assert_eq!(format!("{one:?}"), "{1: 2}");
+    }
+
     /// A key whose hash is the same for all.
     #[derive(Clone, PartialEq, Eq)]
     struct Alike(u32);

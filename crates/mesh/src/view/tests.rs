@@ -129,6 +129,9 @@ fn endpoints_outlive_their_service_and_wait_for_it() {
     assert_eq!((view.staged().count(), endpoints(&view, "ns/web.example")), (0, vec!["a".to_owned()]));
     let view = apply(&mut state, [Change::RemoveService(key("ns/web.example")), web()]);
     assert_eq!(endpoints(&view, "ns/web.example"), ["a"]);
+    let second = pod("b", &["10.0.0.2"]).of("ns/web.example", &[]);
+    let view = apply(&mut state, [second.clone().into(), Change::RemoveWorkload(second.uid)]);
+    assert_eq!(endpoints(&view, "ns/web.example"), ["a"], "one of two has left");
     let view = apply(&mut state, [Change::RemoveWorkload(member().uid)]);
     assert_eq!(endpoints(&view, "ns/web.example"), [""; 0]);
     let view = apply(&mut state, [Change::RemoveService(key("ns/web.example"))]);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{AppProtocol, CLUSTER, KnownPod, Plane, Reference};
+use super::{AppProtocol, CLUSTER, KnownPod, Plane, Reference, TRUST_DOMAIN};
 use crate::mesh::Capture;
 
 #[derive(Debug, Serialize)]
@@ -21,7 +21,7 @@ struct Workload {
     uid: String,
     name: String,
     namespace: String,
-    trust_domain: &'static str,
+    trust_domain: String,
     service_account: String,
     cluster_id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -167,7 +167,7 @@ fn workload(plane: &Plane, pod: &KnownPod) -> Workload {
         uid: pod.uid.clone(),
         name: pod.name.clone(),
         namespace: pod.namespace.clone(),
-        trust_domain: "cluster.local",
+        trust_domain: particulars.trust_domain.unwrap_or_else(|| TRUST_DOMAIN.to_owned()),
         service_account: pod.service_account.clone(),
         cluster_id: particulars.cluster.unwrap_or_else(|| CLUSTER.to_owned()),
         network: particulars.network,
@@ -205,7 +205,7 @@ fn service(service: &super::Service) -> Service {
         namespace: service.namespace.clone(),
         hostname: service.hostname(),
         vips: service.vips.iter().map(|vip| format!("{}/{vip}", service.network)).collect(),
-        ports: service.ports.clone(),
+        ports: service.declared(),
         waypoint: service.waypoint.clone().map(Waypoint::from),
         subject_alt_names: service.subject_alt_names.clone(),
     }

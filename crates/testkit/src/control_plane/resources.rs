@@ -13,7 +13,7 @@ use istio_api::workload::gateway_address::Destination;
 use prost::Message;
 
 use super::file::{Action, Match, Policy, Scope, StringMatch};
-use super::{AppProtocol, CLUSTER, KnownPod, Plane, Reference, Service};
+use super::{AppProtocol, CLUSTER, KnownPod, Plane, Reference, Service, TRUST_DOMAIN};
 use crate::mesh::Capture;
 
 /// A resource as it is sent.
@@ -97,7 +97,7 @@ pub fn member(i: u32, services: u32, revision: u32) -> ((&'static str, String), 
         uid: uid.clone(),
         name,
         namespace: namespace.clone(),
-        trust_domain: "cluster.local".to_owned(),
+        trust_domain: TRUST_DOMAIN.to_owned(),
         service_account: format!("service-{of}"),
         cluster_id: "Kubernetes".to_owned(),
         node: format!("node-{}", i % NODES),
@@ -151,7 +151,7 @@ fn workload(plane: &Plane, pod: &KnownPod) -> wire::Workload {
         uid: pod.uid.clone(),
         name: pod.name.clone(),
         namespace: pod.namespace.clone(),
-        trust_domain: "cluster.local".to_owned(),
+        trust_domain: particulars.trust_domain.unwrap_or_else(|| TRUST_DOMAIN.to_owned()),
         service_account: pod.service_account.clone(),
         cluster_id: particulars.cluster.unwrap_or_else(|| CLUSTER.to_owned()),
         network: particulars.network,
@@ -195,7 +195,7 @@ fn service(service: &Service) -> wire::Service {
         namespace: service.namespace.clone(),
         hostname: service.hostname(),
         addresses: service.vips.iter().map(|vip| network_address(&service.network, vip)).collect(),
-        ports: ports(&service.ports),
+        ports: ports(&service.declared()),
         waypoint: service.waypoint.as_ref().map(reference),
         subject_alt_names: service.subject_alt_names.clone(),
         ..wire::Service::default()

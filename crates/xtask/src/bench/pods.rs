@@ -88,7 +88,7 @@ pub(super) fn storm(row: &Row, programs: &Programs, rounds: u32, seconds: u32) -
     })
 }
 
-fn spec(program: &Path, programs: &Programs) -> ZtunnelSpec {
+pub(super) fn spec(program: &Path, programs: &Programs) -> ZtunnelSpec {
     let spec =
         ZtunnelSpec::new(program).env("RUST_LOG", "warn").env("ZTUNNEL_WORKER_THREADS", &programs.threads.to_string());
     programs.environment.iter().fold(spec, |spec, (name, value)| spec.env(name, value))
@@ -109,7 +109,7 @@ fn latencies(from: &Pod, to: SocketAddr, time: Duration) -> Outcome<Vec<f64>> {
 }
 
 /// Milliseconds.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(at).map_or(0.0, |seconds| seconds * 1e3)
 }

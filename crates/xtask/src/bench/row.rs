@@ -30,6 +30,10 @@ pub(super) enum Kind {
     Pods,
     /// A neighbour's latency while another pod opens connections without end.
     Storm,
+    /// Latency of requests while metrics are scraped.
+    Scrape,
+    /// Resident memory and series after connections between ever-changing names.
+    Churn,
 }
 
 impl Row {
@@ -37,7 +41,7 @@ impl Row {
         match self.kind {
             Kind::Turns(_, contenders) => contenders,
             Kind::IdleConnections | Kind::IdleTunnels | Kind::AfterBulk => &KEEPERS,
-            Kind::LargeMesh | Kind::Names | Kind::Pods | Kind::Storm => &[],
+            Kind::LargeMesh | Kind::Names | Kind::Pods | Kind::Storm | Kind::Scrape | Kind::Churn => &[],
         }
     }
 }
@@ -55,7 +59,7 @@ const ONE_DOWN: Load = Load::Download { streams: 1 };
 const MANY_REQUESTS: Load = Load::Requests { clients: 16 };
 
 /// All rows, in the order in which they run.
-pub(super) const ROWS: [Row; 17] = [
+pub(super) const ROWS: [Row; 19] = [
     turns("throughput-1", "one stream from client to server", ONE_UP, &TUNNELS),
     turns("throughput-8", "eight streams from client to server", Load::Upload { streams: 8 }, &TUNNELS),
     turns("reverse-1", "one stream from server to client", ONE_DOWN, &TUNNELS),
@@ -73,4 +77,6 @@ pub(super) const ROWS: [Row; 17] = [
     memory("dns-local", "names of 1,000 services, answered in the pod that asks", Kind::Names),
     memory("pods", "memory and descriptors of each of 250 pods without connections", Kind::Pods),
     memory("storm", "a neighbour of a pod that opens 5,000 connections a second", Kind::Storm),
+    memory("scrape", "requests on 8 kept connections while 50,000 series are scraped", Kind::Scrape),
+    memory("churn", "memory and series after 200,000 connections to ever-changing names", Kind::Churn),
 ];

@@ -1,7 +1,7 @@
 //! `/debug/…`: what goes on at the moment, and why. Connections that are open, those that failed, what would become of one
 //! that somebody thinks of, and the whole at a glance.
 //!
-//! All of it is read: nothing here changes anything, or waits for anything.
+//! All of it is read: nothing here changes anything, or waits for anything but, where sockets are asked for, the tunnels.
 
 mod connections;
 pub mod explain;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::ready::Ready;
 use crate::identity::Identities;
 use crate::state::Views;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Path, Seen, Telemetry};
 
 pub use connections::of_pods;
 
@@ -92,9 +92,17 @@ impl Page {
 }
 
 impl Sources {
-    pub(super) fn tell(&self, page: Page, query: &str) -> Result<Told, Question> {
+    /// What the answer to a request needs of the data plane: nothing, unless sockets of connections are asked for.
+    pub(super) async fn look(&self, page: Page, query: &str) -> Seen {
+        match (page, parameter(query, "tcp").as_deref()) {
+            (Page::Connections, Some("true")) => self.telemetry.look().await,
+            _ => Seen::default(),
+        }
+    }
+
+    pub(super) fn tell(&self, page: Page, query: &str, seen: &Seen) -> Result<Told, Question> {
         match page {
-            Page::Connections => json(&connections::tell(&self.telemetry, query)?),
+            Page::Connections => json(&connections::tell(&self.telemetry, query, seen)?),
             Page::Failures => json(&failures::tell(&self.telemetry, query)?),
             Page::Summary => json(&summary::tell(self)),
             Page::Explain => {
@@ -122,6 +130,21 @@ fn limit(query: &str, most: usize) -> Result<usize, Question> {
     let Some(text) = parameter(query, "limit") else { return Ok(most) };
     let limit: Option<usize> = text.parse().ok().filter(|limit| (1..=most).contains(limit));
     limit.ok_or_else(|| Question::Unclear(format!("invalid limit {text:?}; it has to be from 1 to {most}")))
+}
+
+/// The way to the other end of a socket, as its TCP knows it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Way {
+    retransmits: u32,
+    round_trip_us: u64,
+}
+
+impl From<Path> for Way {
+    fn from(path: Path) -> Self {
+        let round_trip_us = u64::try_from(path.round_trip.as_micros()).unwrap_or(u64::MAX);
+        Self { retransmits: path.retransmits, round_trip_us }
+    }
 }
 
 /// One side of a connection.

@@ -18,8 +18,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::body::{Body, Chunk, Printer};
 use super::pages::Site;
@@ -230,9 +230,13 @@ async fn converse(stream: TcpStream, server: Server, site: Arc<Site>, mut drain:
     }
 }
 
-/// Prints what takes long on a thread where nobody waits for anything else, one at a time, whether or not whoever asked
-/// for it has left.
+/// Prints what takes long on a thread of its own that gives way to all others, one at a time, whether or not whoever
+/// asked for it has left.
 pub(super) struct Turns(Arc<Semaphore>);
+
+/// How much printing gives way to traffic, as nice(1) counts it: a tenth of a core is left to it on a machine that is full,
+/// so that a scrape of 50,000 series still ends within a scraper's patience.
+const NICENESS: i32 = 10;
 
 impl Default for Turns {
     fn default() -> Self {
@@ -244,13 +248,13 @@ impl Turns {
     pub(super) async fn print<T: Send + 'static>(
         &self,
         print: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, JoinError> {
+    ) -> Result<T, PrintError> {
         let turn = Arc::clone(&self.0).acquire_owned().await;
-        let printing = tokio::task::spawn_blocking(move || {
+        let printed = aside(move || {
             let _turn = turn;
             print()
-        });
-        printing.await
+        })?;
+        printed.await.map_err(|_| PrintError::Lost)
     }
 
     /// The same for what is sent while it is being printed; the turn lasts until it has been.
@@ -260,16 +264,16 @@ impl Turns {
     ) -> Result<Body, PrintError> {
         let turn = Arc::clone(&self.0).acquire_owned().await;
         let (mut printer, mut chunks) = Printer::new(Handle::current());
-        let printing = tokio::task::spawn_blocking(move || {
+        let printed = aside(move || {
             let _turn = turn;
             print(&mut printer)?;
             printer.finish()
-        });
+        })?;
         match chunks.recv().await {
             Some(Chunk::Last(whole)) => Ok(Body::Whole(whole)),
             Some(Chunk::More(first)) => Ok(Body::Printed(first, chunks)),
-            None => Err(match printing.await {
-                Err(error) => PrintError::Join(error),
+            None => Err(match printed.await {
+                Err(_) => PrintError::Lost,
                 Ok(Err(error)) => PrintError::Io(error),
                 Ok(Ok(())) => PrintError::Io(io::ErrorKind::UnexpectedEof.into()),
             }),
@@ -277,13 +281,24 @@ impl Turns {
     }
 }
 
+/// Begins some work on a thread of its own. Nothing comes of work that panics.
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<oneshot::Receiver<T>> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name("ztunnel-print".to_owned()).spawn(move || {
+        // Of this thread alone: Linux counts niceness by threads. Without it printing is only less considerate.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        let _ = done.send(work()); // whoever asked may have left
+    })?;
+    Ok(result)
+}
+
 /// Why nothing could be printed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PrintError {
+    #[error("printing it has panicked; the log says where")]
+    Lost,
     #[error("{0}")]
-    Join(JoinError),
-    #[error("{0}")]
-    Io(io::Error),
+    Io(#[from] io::Error),
 }
 
 fn log_failure(ended: hyper::Result<()>) {

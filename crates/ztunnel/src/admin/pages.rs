@@ -12,8 +12,8 @@ use super::body::Body;
 use super::debug::{self, Told};
 use super::driver::{Server, Turns};
 use super::dump::{Shape, Sources};
-use super::profile::Sampling;
 use super::profile::driver::Profiler;
+use super::profile::{self, HeapSampling, ProfileError, Sampling};
 use super::ready::{Readiness, Ready, TaskName};
 use super::{Inside, levels, negotiate};
 use crate::drain::signals::Request;
@@ -65,6 +65,10 @@ impl Site {
             (Server::Admin, "/", _) => answer(StatusCode::OK, HTML, HOME),
             (Server::Admin, "/config_dump", _) => self.dump(request.uri.query().unwrap_or_default()).await,
             (Server::Admin, "/debug/pprof/profile", _) => self.profile(request.uri.query().unwrap_or_default()).await,
+            (Server::Admin, "/debug/pprof/heap", _) => self.heap().await,
+            (Server::Admin, "/debug/pprof/heap/profiling", _) => {
+                heap_profiling(request.uri.query().unwrap_or_default())
+            }
             (Server::Admin, path, _) if path.starts_with("/debug/") => {
                 self.debug(path, request.uri.query().unwrap_or_default()).await
             }
@@ -112,10 +116,23 @@ impl Site {
         }
     }
 
+    async fn heap(&self) -> Answer {
+        match self.looking.print(profile::driver::heap).await {
+            Ok(Ok(profile)) => {
+                let mut answer = empty(StatusCode::OK);
+                *answer.body_mut() = Body::Whole(profile.into());
+                answer
+            }
+            Ok(Err(error)) => failed(&error),
+            Err(error) => failed(&error),
+        }
+    }
+
     async fn debug(&self, path: &str, query: &str) -> Answer {
         let Some(page) = debug::Page::of(path) else { return empty(StatusCode::NOT_FOUND) };
         let (inside, query) = (Arc::clone(&self.debug), query.to_owned());
-        let told = self.looking.print(move || inside.tell(page, &query)).await;
+        let seen = inside.look(page, &query).await;
+        let told = self.looking.print(move || inside.tell(page, &query, &seen)).await;
         match told {
             Ok(Ok(Told::Json(json))) => answer(StatusCode::OK, JSON, json),
             Ok(Ok(Told::Words(words))) => answer(StatusCode::OK, "text/plain; charset=utf-8", words),
@@ -139,6 +156,15 @@ impl Site {
             }
             Err(error) => failed(&error),
         }
+    }
+}
+
+/// Begins or ends the sampling of memory, and tells whether there is any.
+fn heap_profiling(query: &str) -> Answer {
+    match HeapSampling::of(query).and_then(profile::driver::sample_heap) {
+        Ok(active) => answer(StatusCode::OK, TEXT, format!("heap profiling active: {active}\n")),
+        Err(error @ ProfileError::Activate(_)) => answer(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+        Err(error) => failed(&error),
     }
 }
 

@@ -1,11 +1,11 @@
-//! `/debug/pprof/profile`: where the process spends its time, as pprof reads it (spec admin-and-telemetry 2).
+//! `/debug/pprof/…`: where the process spends its time and its memory, as pprof reads it (spec admin-and-telemetry 2).
 //!
-//! Samples are taken by a timer signal for as long as was asked for and not a moment longer, one profile at a time.
-//!
-//! Not here: profiles of memory, which the allocator would have to keep; their paths are not found.
+//! Samples of time are taken by a timer signal for as long as was asked for and not a moment longer, one profile at a time.
+//! Those of memory are the allocator's, in builds with one that takes any (`jemalloc`), from when it is told to.
 
 pub(super) mod driver;
 mod encode;
+mod heap;
 
 use std::time::Duration;
 
@@ -18,13 +18,45 @@ pub(super) struct Sampling {
     pub(super) frequency: i32,
 }
 
-/// Why there is no profile; the wording is that of the existing ztunnel.
+/// What to do about the sampling of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeapSampling {
+    /// Only tell.
+    Ask,
+    /// Begin it.
+    Begin,
+    /// End it.
+    End,
+}
+
+impl HeapSampling {
+    /// Reads the parameters of a request.
+    pub(super) fn of(query: &str) -> Result<Self, ProfileError> {
+        let given = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "activate");
+        match given.as_ref().map(|(_, value)| &**value) {
+            None => Ok(Self::Ask),
+            Some("true") => Ok(Self::Begin),
+            Some("false") => Ok(Self::End),
+            Some(other) => Err(ProfileError::Activate(other.to_owned())),
+        }
+    }
+}
+
+/// Why there is no profile; the wording is that of the existing ztunnel, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProfileError {
     #[error("invalid seconds value; expected 1-300")]
     Seconds,
     #[error("invalid frequency value; expected 1-1000")]
     Frequency,
+    #[error("invalid activate value {0:?}; expected true or false")]
+    Activate(String),
+    #[error("heap profiling not active; activate with /debug/pprof/heap/profiling?activate=true")]
+    Inactive,
+    #[error("heap profiling is not enabled; start ztunnel without prof:false in _RJEM_MALLOC_CONF")]
+    Disabled,
+    #[error("jemalloc not enabled; profiles of memory take a build with `--features jemalloc`")]
+    NoJemalloc,
     #[error("a profile is being taken already; try again when it is done")]
     Busy,
     #[error("the profile cannot be taken: {0}")]
@@ -60,5 +92,13 @@ mod tests {
         for query in ["frequency=0", "frequency=1001", "frequency="] {
             assert_eq!(of(query), Err("invalid frequency value; expected 1-1000".into()), "{query}");
         }
+    }
+
+    #[test]
+    fn sampling_of_memory_is_begun_ended_or_asked_about() {
+        let of = |query| HeapSampling::of(query).map_err(|error| error.to_string());
+        assert_eq!(of(""), Ok(HeapSampling::Ask));
+        assert_eq!([of("activate=true"), of("activate=false")], [Ok(HeapSampling::Begin), Ok(HeapSampling::End)]);
+        assert_eq!(of("activate=yes"), Err("invalid activate value \"yes\"; expected true or false".into()));
     }
 }

@@ -12,11 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
+use serde::Serialize;
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use redirect::presence::Presence;
 
-use crate::config::{Config, Mode, Roots, ports};
+use crate::config::{Config, ConfigError, Mode, Roots, ports};
 use crate::net::netns::Netns;
 use crate::net::redirection::leads_to;
 
@@ -25,8 +27,12 @@ const EARLIEST: u64 = 1_735_689_600;
 /// Descriptors with which a node proxy can be expected to do: each connection takes two, three if it is moved by a pipe.
 const FEW_DESCRIPTORS: u64 = 16_384;
 
-/// What a look came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What findings about settings are called.
+const SETTINGS: &str = "settings";
+
+/// What a look came to, the better before the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// As it should be.
     Good,
@@ -37,7 +43,7 @@ pub enum Verdict {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What it means.
     pub verdict: Verdict,
@@ -57,10 +63,24 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything that this configuration depends on.
+/// What is wrong with settings that cannot be used, a finding each.
+#[must_use]
+pub fn settings(error: &ConfigError) -> Vec<Finding> {
+    error.problems().iter().map(|problem| bad(SETTINGS, problem)).collect()
+}
+
+/// Findings for programs: `findings`, each with `verdict`, `what` and `text`, and the worst `verdict` of all.
+#[must_use]
+pub fn json(findings: &[Finding]) -> Value {
+    let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Good);
+    json!({ "findings": findings, "verdict": worst })
+}
+
+/// Looks at everything that this configuration depends on, and at what is odd in it.
 #[must_use]
 pub fn look(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![clock(SystemTime::now()), descriptors(), transparency(config)];
+    let mut findings: Vec<Finding> = config.warnings.iter().map(|warning| doubtful(SETTINGS, warning)).collect();
+    findings.extend([clock(SystemTime::now()), descriptors(), transparency(config)]);
     if config.mode == Mode::Shared {
         findings.extend([privileges(), namespaces(), agent(&config.inpod_uds)]);
     }
@@ -227,6 +247,15 @@ mod tests {
         drop(listener);
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(verdicts, [Verdict::Good, Verdict::Bad, Verdict::Doubtful]);
+    }
+
+    #[test]
+    fn programs_are_told_every_finding_and_the_worst_verdict() {
+        let findings = [good("clock", "is right"), bad("capabilities", "none"), doubtful("descriptors", "few")];
+        let told = json(&findings);
+        assert_eq!(told["verdict"], "bad");
+        assert_eq!(told["findings"][2], json!({ "verdict": "doubtful", "what": "descriptors", "text": "few" }));
+        assert_eq!(json(&[])["verdict"], "good");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum Output {
 const USAGE: [(&str, Subject, &[&str]); 4] = [
     ("explain SOURCE DESTINATION:PORT [--json]", Subject::Explain, &[]),
     (
-        "connections [--namespace N] [--workload N] [--direction inbound|outbound] [--limit N] [--json]",
+        "connections [--namespace N] [--workload N] [--direction inbound|outbound] [--limit N] [--tcp] [--json]",
         Subject::Connections,
         &["namespace", "workload", "direction", "limit"],
     ),
@@ -102,6 +102,10 @@ pub fn read(subject: Subject, arguments: &[String]) -> Result<Ask, String> {
             output = Output::Json;
             continue;
         }
+        if option == "tcp" && subject == Subject::Connections {
+            query.append_pair("tcp", "true");
+            continue;
+        }
         if option != "admin" && !options.contains(&option) {
             return Err(misused(format!("unknown option --{option}")));
         }
@@ -136,6 +140,8 @@ mod tests {
         let explain = asked("explain shop/web-1 cart.shop:80 --json").unwrap();
         assert_eq!(explain.path, "/debug/explain?src=shop%2Fweb-1&dst=cart.shop%3A80");
         assert_eq!((explain.output, explain.admin), (Output::Json, None));
+        assert_eq!(asked("connections --tcp").unwrap().path, "/debug/connections?tcp=true");
+        assert!(asked("failures --tcp").is_err());
         let connections = asked("connections --namespace shop --limit 5 --admin [::1]:15099").unwrap();
         assert_eq!(connections.path, "/debug/connections?namespace=shop&limit=5");
         assert_eq!(connections.admin, Some("[::1]:15099".parse().unwrap()));

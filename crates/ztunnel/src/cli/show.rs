@@ -24,8 +24,10 @@ fn lines(words: &Value) -> String {
 }
 
 fn connections(answer: &Value) -> String {
-    let row = |one: &Value| {
-        vec![
+    let rows: Vec<&Value> = answer["connections"].as_array().into_iter().flatten().collect();
+    let paths = rows.iter().any(|one| one["appPath"].is_object() || one["peerPath"].is_object());
+    let row = |one: &&Value| {
+        let mut row = vec![
             age(&one["ageMs"]),
             text(&one["direction"]),
             text(&one["stage"]),
@@ -35,16 +37,32 @@ fn connections(answer: &Value) -> String {
             text(&one["protocol"]),
             bytes(one["bytesSent"].as_u64()),
             bytes(one["bytesReceived"].as_u64()),
-        ]
+        ];
+        if paths {
+            row.extend([path(&one["appPath"]), path(&one["peerPath"])]);
+        }
+        row
     };
-    let rows: Vec<_> = answer["connections"].as_array().into_iter().flatten().map(row).collect();
+    let rows: Vec<_> = rows.iter().map(row).collect();
     let (shown, total) = (rows.len() as u64, answer["total"].as_u64().unwrap_or_default());
-    let head = ["AGE", "DIRECTION", "STAGE", "SOURCE", "DESTINATION", "SERVICE", "PROTOCOL", "SENT", "RECEIVED"];
+    let mut head =
+        vec!["AGE", "DIRECTION", "STAGE", "SOURCE", "DESTINATION", "SERVICE", "PROTOCOL", "SENT", "RECEIVED"];
+    if paths {
+        head.extend(["APP RTT (RETRANSMITS)", "PEER RTT (RETRANSMITS)"]);
+    }
     let mut out = table(&head, &rows);
     if shown < total {
         let _ = writeln!(out, "{} more", total - shown);
     }
     out
+}
+
+/// Round-trip time and segments sent again.
+fn path(path: &Value) -> String {
+    match (path["roundTripUs"].as_u64(), path["retransmits"].as_u64()) {
+        (Some(micros), Some(retransmits)) => format!("{micros} us ({retransmits})"),
+        _ => "-".to_owned(),
+    }
 }
 
 fn failures(answer: &Value) -> String {

@@ -192,6 +192,14 @@ fn the_proxy_configuration_needs_no_metadata_and_the_variable_wins_over_the_file
 }
 
 #[test]
+fn names_are_answered_unless_the_metadata_says_otherwise() {
+    for (text, expected) in [("true", true), ("TRUE", true), ("false", false), ("1", false), ("", false)] {
+        assert_eq!(load(&[("ISTIO_META_DNS_CAPTURE", text)]).dns_proxy, expected, "{text:?}");
+    }
+    assert!(load(&[]).dns_proxy);
+}
+
+#[test]
 fn addresses_of_the_control_plane_have_a_scheme_and_a_default() {
     let unset = |variables: &[(&str, &str)]| {
         let all = variables.iter().chain(&[("FAKE_CA", "false")]).map(|(n, v)| (OsString::from(n), OsString::from(v)));

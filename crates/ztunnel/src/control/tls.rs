@@ -37,7 +37,7 @@ pub enum Roots {
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The file cannot be read.
-    #[error("cannot read the roots {}: {source}; check XDS_ROOT_CA and CA_ROOT_CA", .path.display())]
+    #[error("cannot read the roots {}: {source}; check XDS_ROOT_CA, CA_ROOT_CA or OTLP_ROOT_CA", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -45,7 +45,9 @@ pub enum RootsError {
         source: std::io::Error,
     },
     /// There is no usable certificate.
-    #[error("{0} holds no usable root certificate; XDS_ROOT_CA and CA_ROOT_CA take a path, SYSTEM, or PEM text")]
+    #[error(
+        "{0} holds no usable root certificate; XDS_ROOT_CA, CA_ROOT_CA and OTLP_ROOT_CA take a path, SYSTEM, or PEM text"
+    )]
     Empty(String),
     /// The operating system's roots cannot be read.
     #[error("cannot read the system's roots: {0}")]
@@ -87,7 +89,7 @@ fn pem(text: &[u8]) -> Vec<CertificateDer<'static>> {
 ///
 /// # Errors
 /// [`RootsError`] if there is nobody to trust.
-pub(super) fn client(
+pub(crate) fn client(
     crypto: &Crypto,
     roots: &Roots,
     also: Option<ServerName<'static>>,

@@ -118,4 +118,17 @@ mod tests {
         assert_eq!(rules.revocations.load(b" \n"), Ok(0));
         assert!(accepted());
     }
+
+    #[test]
+    fn a_revoked_server_is_refused_by_its_client() {
+        let ca = Ca::new("root");
+        let rules = Rules::default();
+        let client = ca.workload_under(&Leaf::of(&[CLIENT]), &rules);
+        let server = ca.workload(&Leaf::of(&[SERVER]));
+        let accepted = || handshake(client.client_config(&[id(SERVER)]), server.server_config()).client_result.is_ok();
+        assert!(accepted());
+        assert_eq!(rules.revocations.load(ca.crl(&[server.chain()[0].der()]).as_bytes()), Ok(1));
+        assert!(!accepted());
+        assert_eq!((rules.revocations.refused(Side::Server), rules.revocations.refused(Side::Client)), (0, 1));
+    }
 }

@@ -101,3 +101,34 @@ fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn an_accepted_socket_has_the_options_that_were_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let accepted = |liveness: &Liveness| {
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let socket = listener.accept().unwrap().0;
+            prepare_stream(&socket, liveness).unwrap();
+            socket
+        };
+        let seconds = Duration::from_secs;
+        let keepalive = Keepalive { time: seconds(111), interval: seconds(22), retries: 3 };
+        let socket = accepted(&Liveness { keepalive: Some(keepalive), user_timeout: Some(seconds(44)) });
+        let socket = SockRef::from(&socket);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        let times = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        assert_eq!((times, socket.tcp_keepalive_retries().unwrap()), ((seconds(111), seconds(22)), 3));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(seconds(44)));
+
+        let socket = accepted(&Liveness { keepalive: None, user_timeout: None });
+        let socket = SockRef::from(&socket);
+        assert!(socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    }
+}

@@ -60,6 +60,9 @@ pub(super) fn is_reset(error: &io::Error) -> bool {
 pub(super) trait Count {
     /// `bytes` have been written to `to`.
     fn moved(&mut self, to: End, bytes: usize);
+
+    /// `end` has said all that it will.
+    fn closed(&mut self, end: End);
 }
 
 /// What becomes of a connection whose one direction has ended, while the other carries nothing for `timeout`.
@@ -202,7 +205,7 @@ impl Half {
             }
             self.held = match self.pace {
                 Pace::Messages => scratch::with_copy_room(|room| self.copy(reader, writer, room, count))?,
-                Pace::Bulk => self.fill_pipe(reader)?,
+                Pace::Bulk => self.fill_pipe(reader, count)?,
             };
         }
         cx.waker().wake_by_ref();
@@ -220,6 +223,7 @@ impl Half {
         let read = match reader.try_read(room) {
             Ok(0) => {
                 self.state = HalfState::Ending;
+                count.closed(self.from);
                 return Ok(Held::Nothing);
             }
             Ok(n) => n,
@@ -246,13 +250,16 @@ impl Half {
     }
 
     /// Moves what has come into a pipe, without looking at it.
-    fn fill_pipe(&mut self, reader: &TcpStream) -> Result<Held, CopyError> {
+    fn fill_pipe(&mut self, reader: &TcpStream, count: &mut impl Count) -> Result<Held, CopyError> {
         let Ok(mut pipe) = Pipe::take() else {
             self.pace = Pace::Messages; // out of descriptors: copying needs none
             return Ok(Held::Nothing);
         };
         match reader.try_io(Interest::READABLE, || pipe.fill_from(reader)) {
-            Ok(0) => self.state = HalfState::Ending,
+            Ok(0) => {
+                self.state = HalfState::Ending;
+                count.closed(self.from);
+            }
             Ok(n) if n < LEAST_BULK => self.pace = Pace::Messages,
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

@@ -153,4 +153,9 @@ impl Count for Meters {
         self.ours.moved(to, bytes);
         self.theirs.moved(to, bytes);
     }
+
+    fn closed(&mut self, end: End) {
+        self.ours.closed(end);
+        self.theirs.closed(end);
+    }
 }

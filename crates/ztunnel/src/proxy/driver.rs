@@ -213,6 +213,7 @@ impl PodProxy {
 /// missing has had its time. Tunnels to where nobody is any more take nothing new.
 async fn watch_policies(context: Arc<Context>, pool: Arc<Pool>, mut phase: watch::Receiver<Phase>) {
     let mut changes = context.views.changes();
+    let mut looks = context.telemetry.looks();
     let mut strict_at = None;
     let mut health = Health::Unhealthy; // a pod that is not healthy yet is not one that ends
     loop {
@@ -223,6 +224,13 @@ async fn watch_policies(context: Arc<Context>, pool: Arc<Pool>, mut phase: watch
                 Err(_) => return,
             },
             () = sleep_until(strict_at.unwrap_or_else(Instant::now).into()), if strict_at.is_some() => Patience::Final,
+            Ok(()) = looks.changed() => {
+                let look = looks.borrow_and_update().clone();
+                if let Some(look) = look {
+                    context.registry.tell_all(|| Command::Look(look.clone())).await;
+                }
+                continue;
+            }
             () = reached(&mut phase, Phase::Draining) => return,
         };
         strict_at = match patience {

@@ -134,7 +134,7 @@ impl OwnedRequest {
     /// The id that the peer gave the connection, or a new one.
     fn trace(&self) -> Traceparent {
         let given = self.traceparent.as_deref().and_then(Traceparent::parse);
-        given.unwrap_or_else(super::random::traceparent)
+        given.unwrap_or_else(super::random::first_known)
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn accept_plaintext(
         Err(refusal) => Err(refusal),
     };
     match admitted {
-        Ok(admission) => connect(context, admission, super::random::traceparent()).await.ok(),
+        Ok(admission) => connect(context, admission, super::random::first_known()).await.ok(),
         Err(refusal) => {
             context.deny_early(peer, original_destination, Direction::Inbound, &refusal);
             None
@@ -175,7 +175,7 @@ pub(super) struct Connected {
 /// Authorizes an admission and dials its app. The connection is on record from here on; an error is what
 /// whoever asked is told.
 async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, Cause> {
-    let mut meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace.trace)));
+    let mut meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace)));
     let (permit, decided_on) = match allow(context, admission).await {
         Ok(allowed) => allowed,
         Err(refusal) => {

@@ -54,7 +54,7 @@ pub(super) fn reached(meter: &mut Meter, inner: &Tunnel, permit: &Permit, trace:
     let Grant::Outbound(route) = permit.grant() else { return };
     let baggage = baggage::parse(answer.headers.all("baggage")).ok();
     let identity = inner.peer_certificates().and_then(peer_identity);
-    let flow = Flow::outbound(route, trace.trace).through_gateway(baggage.as_ref(), identity);
+    let flow = Flow::outbound(route, trace).through_gateway(baggage.as_ref(), identity);
     meter.redirect(Arc::new(flow));
 }
 

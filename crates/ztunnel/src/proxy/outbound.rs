@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as AppSocket};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ use super::tunnel::{Opening, Passenger};
 use super::{Phase, direct, driver, passthrough};
 use crate::net::dial::DIAL_TIMEOUT;
 use crate::net::listen::Arrival;
-use crate::telemetry::{Meter, SocketGuard};
+use crate::telemetry::{Carriers, Meter, SocketGuard};
 
 /// Tunnels that a connection may try before a byte of it has left; each move means that a tunnel said it would not.
 const MOVES: u8 = 3;
@@ -150,7 +151,7 @@ pub(super) async fn capture(
         }
     };
     let trace = traceparent();
-    let meter = context.telemetry.begin(Arc::new(Flow::outbound(&route, trace.trace)));
+    let meter = context.telemetry.begin(Arc::new(Flow::outbound(&route, trace)));
     let (outgoing, app, early) = (Arc::clone(outgoing), arrival.socket, Vec::new());
     Pursuit { outgoing, app, meter, socket, trace, attempts, early, front }.go(route).await;
 }
@@ -202,7 +203,7 @@ impl Pursuit {
             && route.others.contains(&target)
         {
             let reached = Route { hop: Hop::Tcp { target }, ..route.clone() };
-            self.meter.redirect(Arc::new(Flow::outbound(&reached, self.trace.trace)));
+            self.meter.redirect(Arc::new(Flow::outbound(&reached, self.trace)));
         }
     }
 
@@ -210,6 +211,12 @@ impl Pursuit {
     pub(super) fn patience(&self, permit: &Permit) -> Option<Duration> {
         let alternative = picks(permit).find(|pick| pick.others == Others::Left);
         self.attempts.patience(alternative, Instant::now())
+    }
+
+    /// How long the request that `permit` allows may remain unanswered; `None` is as long as it takes.
+    pub(super) fn patience_for_answer(&self, permit: &Permit) -> Option<Duration> {
+        let alternative = picks(permit).find(|pick| pick.others == Others::Left);
+        self.attempts.patience_for_answer(alternative, Instant::now())
     }
 
     /// Asks for a stream of a tunnel to `end`: where it begins to lead there, and who may answer. The tunnel may run
@@ -260,7 +267,7 @@ impl Pursuit {
         match self.outgoing.find_route(failed.client, failed.target, &self.attempts).await {
             Ok(route) => {
                 tracing::debug!(error = failure.error, next = %route.hop.dial(), "trying again");
-                self.meter.redirect(Arc::new(Flow::outbound(&route, self.trace.trace)));
+                self.meter.redirect(Arc::new(Flow::outbound(&route, self.trace)));
                 Some((self, route))
             }
             // What went wrong first says more than that there is nothing else.
@@ -271,10 +278,13 @@ impl Pursuit {
         }
     }
 
-    fn give_up(self, failure: Failure) {
+    fn give_up(mut self, failure: Failure) {
         let Failure { cause, error, peer_reason, kind, .. } = failure;
-        self.front.turn_away(self.app, Reply::to(cause, kind, peer_reason.as_deref()));
-        self.meter.finish(Outcome::Failed { cause, error, peer_reason });
+        let reply = Reply::to(cause, kind, peer_reason.as_deref());
+        let outcome = Outcome::Failed { cause, error, peer_reason };
+        self.meter.look(&outcome, Carriers { app: Some(self.app.as_fd()), ..Carriers::default() });
+        self.front.turn_away(self.app, reply);
+        self.meter.finish(outcome);
     }
 }
 

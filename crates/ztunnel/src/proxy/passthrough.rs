@@ -3,9 +3,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use mesh::{Cause, End, Outcome, Permit};
+use mesh::{Cause, End, Outcome, Permit, Reporter};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use super::outbound::Pursuit;
 use super::{Phase, reached};
 use crate::net::listen::Arrival;
 use crate::state::ANNOUNCEMENT_TIMEOUT;
-use crate::telemetry::Meter;
+use crate::telemetry::{Carriers, Meter};
 
 /// Copies between a captured connection and its destination until the end, or until the pod's proxy cuts it.
 pub(super) async fn carry_outbound(pursuit: Pursuit, mut server: TcpStream) {
@@ -97,9 +98,18 @@ async fn carry(
             Ok(()) => Outcome::Complete,
             Err(error) => failed(error),
         },
-        taken_back = taken_back => return taken_back.finish(meter),
+        TakenBack { outcome, by } = taken_back => {
+            meter.decided(by);
+            outcome
+        }
         () = reached(&mut phase, Phase::Forced) => Outcome::Drained,
     };
+    let (client, server) = (Some(client.as_fd()), Some(server.as_fd()));
+    let (app, peer) = match meter.flow().reporter {
+        Reporter::Source => (client, server),
+        Reporter::Destination => (server, client),
+    };
+    meter.look(&outcome, Carriers { app, peer, tls_group: None });
     meter.finish(outcome);
 }
 
@@ -124,5 +134,9 @@ impl Count for Meter {
             End::Server => self.upstream(bytes as u64),
             End::Client => self.downstream(bytes as u64),
         }
+    }
+
+    fn closed(&mut self, end: End) {
+        self.ended(end);
     }
 }

@@ -19,3 +19,8 @@ pub(super) fn traceparent() -> Traceparent {
     // Zero means "no id" (W3C Trace Context §3.2.2.3).
     Traceparent { trace: TraceId(rng.random::<u128>().max(1)), parent: rng.random::<u64>().max(1) }
 }
+
+/// The same for a connection that comes in, before which no hop is known.
+pub(super) fn first_known() -> Traceparent {
+    Traceparent { parent: 0, ..traceparent() }
+}

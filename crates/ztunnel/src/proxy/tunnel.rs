@@ -11,6 +11,7 @@ mod pair;
 mod ready;
 mod streams;
 mod transport;
+mod unanswered;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -29,7 +30,7 @@ use super::inbound::Patience;
 use super::nested::Nested;
 use super::outbound::{Failure, Pursuit};
 use super::pool::PoolKey;
-use crate::telemetry::Meter;
+use crate::telemetry::{Look, Meter};
 
 /// Commands that may wait for a tunnel's task. A tunnel takes all of them whenever it runs; more than this many can
 /// only wait while it is being dialled, and then each is a connection that counts against the tunnel's streams.
@@ -41,6 +42,8 @@ pub(super) enum Command {
     Open(Box<Opening>),
     /// Policies or workloads have changed: check the permits of all streams again.
     Recheck(Patience),
+    /// Tell what the kernel knows of the sockets of all streams.
+    Look(Look),
     /// The pod is about to end: peers that it lets in are to find another, and what they have under way finishes.
     Retire,
     /// End in order: streams finish, no new ones start.

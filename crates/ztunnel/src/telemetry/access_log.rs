@@ -12,6 +12,7 @@ use tracing::Level;
 
 pub use filter::{Filter, Sample, Wells};
 
+use super::closing::{Closing, Path};
 use super::logging::{ACCESS, Format, Line, Value};
 
 /// What a line says of a connection that ended.
@@ -51,15 +52,15 @@ pub(super) fn opened(out: &mut String, format: Format, at: SystemTime, flow: &Fl
 }
 
 /// A connection that ended.
-pub(super) fn complete(out: &mut String, format: Format, at: SystemTime, record: &Record) {
+pub(super) fn complete(out: &mut String, format: Format, at: SystemTime, record: &Record, closing: &Closing) {
     let mut line = Line::begin(out, format, at, level(record), ACCESS);
     line.message(&COMPLETE);
-    fields_of(&mut line, record);
+    fields_of(&mut line, record, closing);
     line.end();
 }
 
 /// The fields of a connection that ended.
-pub(super) fn fields_of(line: &mut impl Fields, record: &Record) {
+pub(super) fn fields_of(line: &mut impl Fields, record: &Record, closing: &Closing) {
     parties(line, &record.flow);
     line.field("bytes_sent", Value::Unsigned(record.bytes_sent()));
     line.field("bytes_recv", Value::Unsigned(record.bytes_recv()));
@@ -75,6 +76,17 @@ pub(super) fn fields_of(line: &mut impl Fields, record: &Record) {
         }
     }
     whereabouts(line, record.outcome.cause());
+    line.known("closed_first", closing.closed_first.map(mesh::End::as_str));
+    line.known("tls_group", closing.tls_group.as_deref());
+    path(line, ["app_rtt", "app_retransmits"], closing.app.as_ref());
+    path(line, ["peer_rtt", "peer_retransmits"], closing.peer.as_ref());
+}
+
+fn path(line: &mut impl Fields, [round_trip, retransmits]: [&str; 2], path: Option<&Path>) {
+    if let Some(path) = path {
+        line.field(round_trip, Value::Quoted(&format_args!("{}us", path.round_trip.as_micros())));
+        line.field(retransmits, Value::Unsigned(path.retransmits.into()));
+    }
 }
 
 /// A connection that ended before it was known who talks to whom.

@@ -1,16 +1,18 @@
 //! Records on their way to somebody else than the log: with the fields of their lines, under the same names.
 //!
 //! They wait in a queue that is bounded; when it is full they are dropped and counted. Nobody who makes a record waits.
+//! Logs and spans are queues of their own: a collector of one that is slow costs the other nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use mesh::{Cause, Direction, Record};
+use mesh::{Cause, Direction, Record, Reporter};
 use tokio::sync::mpsc;
 
 use super::access_log::{self, Denial, Fields};
+use super::closing::Closing;
 use super::logging::Value;
 
 /// Records that wait: some seconds of a busy node, and some megabytes.
@@ -27,9 +29,24 @@ pub struct Exported {
 #[derive(Clone, Debug)]
 enum What {
     /// It ended.
-    Ended(Record),
+    Ended(Record, Closing),
     /// It was refused before it was known who talks to whom.
     Denied { source: SocketAddr, destination: SocketAddr, direction: Direction, cause: Cause, error: String },
+}
+
+/// What a span says besides its trace and its attributes (W3C Trace Context §3.2.2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its id; none if it has not been told to anybody, so that any will do.
+    pub own: Option<u64>,
+    /// The span that it belongs to: on its way in, that of the ztunnel on its way out.
+    pub parent: Option<u64>,
+    /// Which end of the connection it is of.
+    pub reporter: Reporter,
+    /// When the connection opened. It ended when the record was made.
+    pub begun: SystemTime,
+    /// What went wrong, in words.
+    pub error: Option<String>,
 }
 
 /// The value of a field.
@@ -46,7 +63,7 @@ impl Exported {
     #[must_use]
     pub fn message(&self) -> &'static str {
         match self.what {
-            What::Ended(_) => access_log::COMPLETE,
+            What::Ended(..) => access_log::COMPLETE,
             What::Denied { .. } => access_log::FAILED,
         }
     }
@@ -55,7 +72,7 @@ impl Exported {
     #[must_use]
     pub fn failed(&self) -> bool {
         match &self.what {
-            What::Ended(record) => record.outcome.error().is_some(),
+            What::Ended(record, _) => record.outcome.error().is_some(),
             What::Denied { .. } => true,
         }
     }
@@ -64,9 +81,28 @@ impl Exported {
     #[must_use]
     pub fn trace_id(&self) -> Box<[u8]> {
         match &self.what {
-            What::Ended(record) => record.flow.trace.0.to_be_bytes().into(),
+            What::Ended(record, _) => record.flow.trace.0.to_be_bytes().into(),
             What::Denied { .. } => Box::default(),
         }
+    }
+
+    /// The connection as a span; none of one that ended before it was known who talks to whom.
+    #[must_use]
+    pub fn span(&self) -> Option<Span> {
+        let What::Ended(record, _) = &self.what else { return None };
+        let flow = &record.flow;
+        let (own, parent) = match flow.reporter {
+            Reporter::Source => (Some(flow.hop), None),
+            Reporter::Destination => (None, Some(flow.hop)),
+        };
+        let named = |hop: Option<u64>| hop.filter(|hop| *hop != 0);
+        Some(Span {
+            own: named(own),
+            parent: named(parent),
+            reporter: flow.reporter,
+            begun: self.at.checked_sub(record.duration).unwrap_or(self.at),
+            error: record.outcome.error().map(str::to_owned),
+        })
     }
 
     /// The fields, in their order.
@@ -74,7 +110,7 @@ impl Exported {
     pub fn attributes(&self) -> Vec<(String, Attribute)> {
         let mut attributes = Attributes(Vec::new());
         match &self.what {
-            What::Ended(record) => access_log::fields_of(&mut attributes, record),
+            What::Ended(record, closing) => access_log::fields_of(&mut attributes, record, closing),
             What::Denied { source, destination, direction, cause, error } => {
                 let (source, destination, direction, cause) = (*source, *destination, *direction, *cause);
                 Denial { source, destination, direction, cause, error }.fields(&mut attributes);
@@ -122,8 +158,8 @@ impl Exporter {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn ended(&self, record: &Record) {
-        self.put(|| What::Ended(record.clone()));
+    pub(super) fn ended(&self, record: &Record, closing: &Closing) {
+        self.put(|| What::Ended(record.clone(), closing.clone()));
     }
 
     pub(super) fn denied(&self, denial: &Denial<'_>) {
@@ -136,6 +172,25 @@ impl Exporter {
             Ok(place) => place.send(Exported { at: SystemTime::now(), what: what() }),
             Err(_) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+}
+
+/// Who is told of connections besides the log.
+#[derive(Clone, Debug, Default)]
+pub struct Exporters {
+    /// Records as they are in the log.
+    pub logs: Option<Exporter>,
+    /// Connections as spans.
+    pub spans: Option<Exporter>,
+}
+
+impl Exporters {
+    pub(super) fn ended(&self, record: &Record, closing: &Closing) {
+        self.logs.iter().chain(&self.spans).for_each(|exporter| exporter.ended(record, closing));
+    }
+
+    pub(super) fn denied(&self, denial: &Denial<'_>) {
+        self.logs.iter().for_each(|exporter| exporter.denied(denial));
     }
 }
 
@@ -161,7 +216,7 @@ mod tests {
     #[test]
     fn a_record_has_the_fields_of_its_line() {
         let (exporter, mut records) = Exporter::new();
-        exporter.ended(&record());
+        exporter.ended(&record(), &Closing::default());
         let exported = records.try_recv().unwrap();
         let attributes = exported.attributes();
         let names: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
@@ -178,7 +233,7 @@ mod tests {
     fn what_finds_no_room_is_counted_and_nobody_waits() {
         let (exporter, records) = Exporter::new();
         for _ in 0..MAX_QUEUED + 3 {
-            exporter.ended(&record());
+            exporter.ended(&record(), &Closing::default());
         }
         assert_eq!((exporter.dropped(), records.len()), (3, MAX_QUEUED));
     }

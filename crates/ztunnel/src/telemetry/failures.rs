@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use mesh::{Cause, Direction, Flow, Record, Tally};
 
+use super::closing::Closing;
+
 /// Failures that are kept: what somebody can read, and enough for a minute of a node in trouble.
 pub const MAX_FAILURES: usize = 512;
 /// Longest wording that is kept, in bytes. Texts of peers in it are bounded already; this bounds the rest.
@@ -47,6 +49,8 @@ pub struct Ended {
     pub tally: Tally,
     /// From its opening to its end.
     pub duration: Duration,
+    /// How it was carried and closed.
+    pub closing: Closing,
 }
 
 /// See the top of this file.
@@ -78,7 +82,7 @@ impl Failures {
     }
 
     /// Keeps a record if it is that of a failure.
-    pub(super) fn record(&self, record: &Record) {
+    pub(super) fn record(&self, record: &Record, closing: &Closing) {
         let Some(cause) = record.outcome.cause() else { return };
         let flow = &record.flow;
         self.keep(Failure {
@@ -90,7 +94,12 @@ impl Failures {
             cause,
             error: excerpt(record.outcome.error().unwrap_or_default()),
             peer_reason: record.outcome.peer_reason().map(Into::into),
-            record: Some(Ended { flow: Arc::clone(flow), tally: record.tally, duration: record.duration }),
+            record: Some(Ended {
+                flow: Arc::clone(flow),
+                tally: record.tally,
+                duration: record.duration,
+                closing: closing.clone(),
+            }),
         });
     }
 
@@ -140,9 +149,9 @@ mod tests {
     #[test]
     fn only_failures_are_kept_the_latest_first() {
         let failures = Failures::default();
-        failures.record(&ended(Outcome::Complete));
-        failures.record(&ended(Outcome::Drained));
-        failures.record(&ended(Outcome::failed(Cause::Denied, "no".into())));
+        failures.record(&ended(Outcome::Complete), &Closing::default());
+        failures.record(&ended(Outcome::Drained), &Closing::default());
+        failures.record(&ended(Outcome::failed(Cause::Denied, "no".into())), &Closing::default());
         let [source, destination] = ["10.0.0.1:5", "10.0.0.2:80"].map(|address| address.parse().unwrap());
         failures.early(source, destination, Direction::Outbound, (Cause::NoHealthyUpstream, "nobody"));
         let (last, seen) = failures.last();
@@ -155,7 +164,7 @@ mod tests {
     fn the_oldest_make_way_and_long_texts_are_cut() {
         let failures = Failures::default();
         for _ in 0..MAX_FAILURES + 3 {
-            failures.record(&ended(Outcome::failed(Cause::Http2, "ü".repeat(MAX_ERROR))));
+            failures.record(&ended(Outcome::failed(Cause::Http2, "ü".repeat(MAX_ERROR))), &Closing::default());
         }
         let (last, seen) = failures.last();
         assert_eq!((last.len(), seen), (MAX_FAILURES, MAX_FAILURES as u64 + 3));

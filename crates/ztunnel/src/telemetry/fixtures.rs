@@ -9,7 +9,7 @@ use mesh::{Flow, Locality, Party, Reporter, SecurityPolicy, ServiceLabels};
 
 use super::logging::{self, Flushed, Logging};
 use super::metrics::{self, Histograms, Metrics, PodMetrics, Settings};
-use super::{Config, PolicyLogging, Telemetry};
+use super::{Config, Exporters, PolicyLogging, Telemetry};
 
 /// The moment of the behaviour reference's examples: 2026-11-21T02:38:35.803626Z.
 pub(crate) fn example_time() -> SystemTime {
@@ -87,7 +87,7 @@ pub(crate) fn metrics_config() -> metrics::Config {
         allowance: hbone::h2::Allowance::new(1000),
         traffic: Settings::default(),
         histograms: Histograms::Absent,
-        export: None,
+        export: Exporters::default(),
     }
 }
 
@@ -116,6 +116,7 @@ pub(crate) fn outbound() -> Flow {
         }),
         security: SecurityPolicy::MutualTls,
         trace: TraceId(7),
+        hop: 8,
     }
 }
 

@@ -136,7 +136,7 @@ impl Entry {
         self.connection = connection;
     }
 
-    pub(super) fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 

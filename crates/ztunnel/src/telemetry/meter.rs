@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mesh::{Decided, Flow, Outcome, Record};
+use mesh::{Decided, End, Flow, Outcome, Record};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::Telemetry;
-use super::live::Entry;
+use super::closing::{Carriers, Closing};
+use super::live::{Connection, Entry};
 use super::metrics::Series;
 
 /// Counts one connection's bytes and makes its one [`Record`]: when finished, or, saying that the connection was cut,
@@ -21,6 +22,10 @@ pub struct Meter {
     series: Arc<Series>,
     state: State,
     decided: Option<Decided>,
+    /// The app that has ended first, if one has.
+    closed_first: Option<End>,
+    /// What was seen of its end; only at its end.
+    closing: Option<Box<Closing>>,
 }
 
 /// How much of a connection has been told.
@@ -36,7 +41,8 @@ enum State {
 
 impl Meter {
     pub(super) fn new(telemetry: Telemetry, entry: Entry, series: Arc<Series>) -> Self {
-        Self { telemetry, entry, series, state: State::Undecided, decided: None }
+        let (decided, closed_first, closing) = (None, None, None);
+        Self { telemetry, entry, series, state: State::Undecided, decided, closed_first, closing }
     }
 
     /// The connection goes where its flow says. Counts it as opened.
@@ -68,6 +74,11 @@ impl Meter {
         self.entry.connection().flow()
     }
 
+    /// What others may see of the connection.
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        Arc::clone(self.entry.connection())
+    }
+
     /// Counts bytes that the server was handed.
     pub fn upstream(&mut self, bytes: u64) {
         self.entry.upstream(bytes);
@@ -85,6 +96,23 @@ impl Meter {
         self.decided = by;
     }
 
+    /// The app at `end` has said all that it will. What comes first counts.
+    pub fn ended(&mut self, end: End) {
+        self.closed_first.get_or_insert(end);
+    }
+
+    /// Looks at what carries the connection, which is about to end with `outcome`. Sockets are asked about only if it
+    /// failed or lasted long.
+    pub fn look(&mut self, outcome: &Outcome, carriers: Carriers<'_>) {
+        let duration = self.entry.connection().opened().elapsed();
+        let [app, peer] = match self.telemetry.is_notable(outcome, duration) {
+            true => carriers.paths(),
+            false => [None, None],
+        };
+        let tls_group = carriers.tls_group.map(Box::from);
+        self.closing = Some(Box::new(Closing { closed_first: None, tls_group, app, peer }));
+    }
+
     /// Puts the connection on record.
     pub fn finish(mut self, outcome: Outcome) {
         self.record(outcome);
@@ -99,7 +127,9 @@ impl Meter {
         let (flow, tally, duration) =
             (Arc::clone(connection.flow()), connection.tally(), connection.opened().elapsed());
         let decided = self.decided.take();
-        self.telemetry.record(&self.series, &Record { flow, tally, duration, outcome, decided });
+        let seen = self.closing.take().map(|seen| *seen).unwrap_or_default();
+        let closing = Closing { closed_first: self.closed_first.or(outcome.reset_by()), ..seen };
+        self.telemetry.record(&self.series, &Record { flow, tally, duration, outcome, decided }, &closing);
     }
 }
 

@@ -44,7 +44,7 @@ pub use tunnels::{Census, Holding, StreamEnd};
 use waits::Waits;
 pub use waits::{WaitEnd, WorkloadWait};
 
-use super::exported::Exporter;
+use super::exported::{Exporter, Exporters};
 use super::logging::Logging;
 
 /// What metrics say of this process as a whole.
@@ -60,8 +60,8 @@ pub struct Config {
     pub traffic: Settings,
     /// Whether it is counted how long things take.
     pub histograms: Histograms,
-    /// Who sends records elsewhere, if anybody does; asked for what it had to drop.
-    pub export: Option<Exporter>,
+    /// Who sends records elsewhere; asked for what they had to drop.
+    pub export: Exporters,
 }
 
 /// Whether there are histograms of durations (`METRICS_HISTOGRAMS`).
@@ -170,8 +170,11 @@ impl Metrics {
         let tunnels = Arc::new(Tunnels::new(config.allowance.clone(), latencies.clone()));
         registry.register_collector(Box::new(Arc::clone(&tunnels)));
         registry.register_collector(Box::new(DroppedLines(log)));
-        if let Some(exporter) = config.export.clone() {
-            registry.register_collector(Box::new(DroppedRecords(exporter)));
+        let Exporters { logs, spans } = &config.export;
+        for (exporter, name) in [(logs, DROPPED_RECORDS), (spans, DROPPED_SPANS)] {
+            if let Some(exporter) = exporter.clone() {
+                registry.register_collector(Box::new(Dropped { exporter, name }));
+            }
         }
         Self {
             registry,
@@ -373,13 +376,19 @@ impl Collector for DroppedLines {
 
 /// Records that were not sent elsewhere for want of room; the exporter counts them itself.
 #[derive(Debug)]
-struct DroppedRecords(Exporter);
+struct Dropped {
+    exporter: Exporter,
+    name: &'static str,
+}
 
-impl Collector for DroppedRecords {
+const DROPPED_RECORDS: &str = "istio_access_log_records_dropped";
+const DROPPED_SPANS: &str = "istio_spans_dropped";
+
+impl Collector for Dropped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let help = "The total number of records dropped because the collector did not keep up.";
-        series::encode(&mut encoder, "istio_access_log_records_dropped", help, |family| {
-            family.encode_counter::<prometheus_client::encoding::NoLabelSet, _, u64>(&self.0.dropped(), None)
+        series::encode(&mut encoder, self.name, help, |family| {
+            family.encode_counter::<prometheus_client::encoding::NoLabelSet, _, u64>(&self.exporter.dropped(), None)
         })
     }
 }

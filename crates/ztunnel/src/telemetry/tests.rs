@@ -26,6 +26,8 @@ async fn a_finished_connection_makes_one_record_with_its_bytes_and_duration() {
     meter.upstream(7);
     meter.downstream(43);
     assert_eq!(count(&telemetry, "istio_tcp_received_bytes_total", "source"), 77, "bytes are counted as they flow");
+    assert_eq!(count(&telemetry, "istio_tcp_connections_opened_total", "source"), 1);
+    assert_eq!(count(&telemetry, "istio_tcp_connections_closed_total", ""), 0, "it is open");
     tokio::time::advance(Duration::from_millis(1_234)).await;
     meter.finish(Outcome::Complete);
 

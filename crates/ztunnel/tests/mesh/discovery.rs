@@ -67,6 +67,9 @@ pub fn tests() -> Vec<Test> {
                 back(&mesh.zt_a) && back(&mesh.zt_b)
             })?;
             assert_eq!(istiod.tally().resources, before.resources);
+            for counted in ["connection_terminations_total", "message_total", "message_bytes_total"] {
+                assert!(metric(&mesh.zt_a, &format!("istio_xds_{counted}"), &[])? > 0, "{counted}");
+            }
             // What changes from now on is told.
             let service = Service::new("cart", "shop", [10, 96, 0, 1], &[&mesh.server]).port(80, 8080);
             mesh.mesh.control_plane().update(|plane| plane.services.push(service))?;

@@ -108,6 +108,10 @@ pub fn tests() -> Vec<Test> {
                 let questions = [("slow.example", TXT), (CART, A), ("some.example", TXT)];
                 assert_eq!(client::ask_in_order(&pod, upstream.address(), &questions)?.len(), 3);
                 assert!(told(&mesh, "forwarded")? >= 4);
+                let seconds = "request_duration_seconds_count";
+                for counted in ["requests_total", seconds] {
+                    assert!(metric(&mesh.zt_a, &format!("istio_dns_upstream_{counted}"), &["\"udp\""])? >= 3);
+                }
                 Ok(())
             },
         ),
@@ -135,6 +139,7 @@ pub fn tests() -> Vec<Test> {
                 })?;
                 let lost = client::ask(&pod, address, "never.asked.example", A)?;
                 assert_eq!(lost.rcode, client::SERVER_FAILURE);
+                assert!(metric(&mesh.zt_a, "istio_dns_upstream_failures_total", &[])? >= 1);
                 let _upstream = Upstream::start(&mesh.outside_a)?;
                 eventually("the upstream is asked again", || {
                     assert!(
@@ -167,6 +172,15 @@ pub fn tests() -> Vec<Test> {
             assert!(client::exchange(&pod, nobody, &query[..7]).is_err());
             assert!(client::exchange(&pod, nobody, &query).is_ok());
             Ok(())
+        }),
+        test("a pod that nobody has announced is told that its names cannot be looked up yet", || {
+            let mesh = TwoNodes::start_with(&captured().env("UNKNOWN_WORKLOAD_TIMEOUT", "50ms"))?;
+            let spec = PodSpec::new("stranger", "shop", "front", Capture::Enrolled).dns(DnsCapture::On);
+            let pod = mesh.a.prepare_pod(spec)?;
+            pod.enrol()?;
+            assert_eq!(client::ask(&pod, NOBODY.parse()?, "localhost", A)?.rcode, client::SERVER_FAILURE);
+            pod.announce()?;
+            known(&pod, "localhost", 1).map(drop)
         }),
         long_test("ten million queries leave nothing behind in memory", || {
             let mesh = TwoNodes::start_with(&spec().env("ISTIO_META_DNS_CAPTURE", "true").env("RUST_LOG", "warn"))?;

@@ -57,6 +57,8 @@ pub fn tests() -> Vec<Test> {
             open.read_exact(&mut [0])?;
             mesh.b.remove_pod(&mesh.server)?;
             assert_eq!(open.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            let late = exchange(&mesh.client, at(&mesh.server, 9000), b"x");
+            assert!(late.is_err(), "nobody serves it now: {late:?}");
             assert!(http_get(&mesh.client, at(&neighbour, 8080)).is_ok());
             Ok(())
         }),
@@ -159,7 +161,7 @@ pub fn tests() -> Vec<Test> {
             Ok(())
         }),
         test("an occupied port is named with what to do about it", || {
-            for port in [15000, 15020, 15021, 15008] {
+            for port in [15000, 15020, 15021, 15008, 15006, 15001] {
                 let network = own_network()?;
                 let taken = network.run(|| std::net::TcpListener::bind(("127.0.0.1", port)))??;
                 let dedicated = [("PROXY_MODE", "dedicated"), ("PROXY_WORKLOAD_INFO", "default/local/default")];

@@ -20,10 +20,12 @@ mod observe;
 mod policy;
 mod provoked;
 mod redirect;
+mod requests;
 mod retry;
 mod same_node;
 mod socks;
 mod traffic;
+mod tunnels;
 mod waypoints;
 
 use std::error::Error;
@@ -60,9 +62,11 @@ fn main() -> ExitCode {
     tests.extend(policy::tests());
     tests.extend(redirect::tests());
     tests.extend(provoked::tests());
+    tests.extend(requests::tests());
     tests.extend(retry::tests());
     tests.extend(same_node::tests());
     tests.extend(socks::tests());
+    tests.extend(tunnels::tests());
     tests.extend(lifecycle::tests());
     tests.extend(discovery::tests());
     tests.extend(dns::tests());

@@ -7,12 +7,12 @@ use std::process::Command;
 
 use serde_json::Value;
 use testkit::apps::{connect, exchange, http_get, serve_echo, serve_http};
-use testkit::harness::{Test, long_test};
+use testkit::harness::{Test, long_test, test};
 use testkit::ztunnel::Ztunnel;
 use ztunnel::telemetry::metrics::manual::CATALOG;
 
 use super::policy::deny;
-use super::{DEADLINE, Outcome, TwoNodes, access_lines, at, eventually, two_nodes};
+use super::{DEADLINE, Outcome, TwoNodes, access_lines, at, eventually, spec, two_nodes};
 
 /// The tree of keys of a dump, one a line; `[]` is any member of a list, `*` any key of a map.
 const KEYS: &str = include_str!("observe/keys.txt");
@@ -131,11 +131,16 @@ pub fn tests() -> Vec<Test> {
                 let fields = line.rsplit('\t').next().ok_or("no fields")?.to_owned();
                 let keys: Vec<&str> = fields.split(' ').filter_map(|field| field.split('=').next()).collect();
                 let known: Vec<&str> = FIELDS.into_iter().filter(|field| keys.contains(field)).collect();
-                assert_eq!(keys, known, "{line}");
-                assert!(keys.len() >= 14, "{line}");
+                // Those of our own come behind them. Nobody asks about the sockets of a connection such as this.
+                let (theirs, ours) = keys.split_at(known.len());
+                assert_eq!(theirs, known, "{line}");
+                assert_eq!(ours, ["closed_first", "tls_group"], "{line}");
+                assert!(theirs.len() >= 14, "{line}");
+                assert!(line.ends_with(" tls_group=\"X25519MLKEM768\""), "{line}");
             }
             Ok(())
         }),
+        test("a slow connection is logged with who closed it first and how its packets fared", slow),
         two_nodes("the configuration dump has the keys that are known", |mesh| {
             let _echo = serve_echo(&mesh.server, 9000)?;
             let mut open = connect(&mesh.client, at(&mesh.server, 9000))?;
@@ -168,6 +173,11 @@ pub fn tests() -> Vec<Test> {
                 assert_eq!(row["source"]["workload"], "client");
                 assert_eq!(row["destination"]["identity"], "spiffe://cluster.local/ns/shop/sa/cart");
                 assert_eq!((&row["bytesSent"], &row["bytesReceived"]), (&Value::from(1), &Value::from(1)));
+            }
+            for zt in [&mesh.zt_a, &mesh.zt_b] {
+                let rows = json(zt, "/debug/connections?tcp=true")?;
+                let paths = ["appPath", "peerPath"].map(|path| rows["connections"][0][path]["roundTripUs"].as_u64());
+                assert!(paths.iter().all(|micros| micros.is_some_and(|micros| micros > 0)), "{rows:#}");
             }
             let dump = json(&mesh.zt_a, "/config_dump?resource=workloadState")?;
             let pods = dump["workloadState"].as_object().ok_or("no pods")?;
@@ -208,6 +218,13 @@ pub fn tests() -> Vec<Test> {
             assert!(status == 0 && out.contains("1 open connection uses such a tunnel."), "{out}");
             let (status, out) = command(&mesh.zt_a, &["connections", "--direction", "outbound"])?;
             assert!(status == 0 && out.starts_with("AGE ") && out.contains("shop/client"), "{out}");
+            let (status, out) = command(&mesh.zt_a, &["connections", "--tcp"])?;
+            assert!(status == 0 && out.contains("PEER RTT") && out.contains(" us (0)"), "{out}");
+            let (status, out) = command(&mesh.zt_a, &["check", "--json"])?;
+            let checked: Value = serde_json::from_str(&out)?;
+            let about =
+                |what: &str| checked["findings"].as_array().is_some_and(|all| all.iter().any(|it| it["what"] == what));
+            assert!(status <= 1 && about("descriptors") && about("clock"), "{out}");
             let (status, out) = command(&mesh.zt_a, &["top", "--json"])?;
             let summary: Value = serde_json::from_str(&out)?;
             assert_eq!((status, &summary["connections"]["outbound"]), (0, &Value::from(1)));
@@ -216,6 +233,41 @@ pub fn tests() -> Vec<Test> {
             Ok(())
         }),
     ]
+}
+
+/// Every connection is slow to somebody who has no patience.
+fn slow() -> Outcome {
+    let mesh = TwoNodes::start_on(|_, _| Ok(spec().env("ACCESS_LOG_SLOW", "0s")))?;
+    let _echo = serve_echo(&mesh.server, 9000)?;
+    let (inside, outside) = (at(&mesh.server, 9000), at(&mesh.outside_b, 9000));
+    let _plain = serve_echo(&mesh.outside_b, 9000)?;
+    for target in [inside, outside] {
+        let mut open = connect(&mesh.client, target)?;
+        echo(&mut open)?;
+    }
+    for (zt, direction, target) in
+        [(&mesh.zt_a, "outbound", inside), (&mesh.zt_b, "inbound", inside), (&mesh.zt_a, "outbound", outside)]
+    {
+        let mut fields = String::new();
+        eventually("the connection is logged", || {
+            let lines =
+                access_lines(zt, &["connection complete", &format!("direction=\"{direction}\""), &target.to_string()]);
+            fields = lines.last().cloned().unwrap_or_default();
+            !fields.is_empty()
+        })?;
+        let value = |key: &str| {
+            let field = fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));
+            field.map(|value| value.trim_matches('"').to_owned())
+        };
+        assert_eq!(value("closed_first").as_deref(), Some("client"), "{fields}");
+        assert_eq!(value("tls_group").is_some(), target == inside, "{fields}");
+        for side in ["app", "peer"] {
+            let round_trip = value(&format!("{side}_rtt")).ok_or("no round trip")?;
+            assert!(round_trip.strip_suffix("us").is_some_and(|micros| micros.parse::<u64>().is_ok_and(|n| n > 0)));
+            assert_eq!(value(&format!("{side}_retransmits")).as_deref(), Some("0"), "{fields}");
+        }
+    }
+    Ok(())
 }
 
 /// With `SCREENSHOT`, what the browser shows goes to a file of that name.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use testkit::apps::{connect, exchange, serve_echo};
 use testkit::control_plane::{Action, Match, Policy, Scope};
 use testkit::harness::{Test, test};
 use testkit::istiod::Fault;
-use testkit::mesh::{Capture, PodSpec};
+use testkit::mesh::{Capture, Pod, PodSpec};
 use testkit::ztunnel::Ztunnel;
 
 use super::policy::policy;
@@ -42,15 +42,15 @@ fn vip(n: u8, port: u16) -> SocketAddr {
 }
 
 /// Services, each broken in its own way, and the endpoints that they have; `closed` is a host where nobody listens,
-/// `plain` one whose port 15008 is no ztunnel's, `server` a pod of the mesh.
-fn extra([closed, plain, server]: [IpAddr; 3]) -> String {
+/// `plain` one whose port 15008 is no ztunnel's, `server` a pod of the mesh, `walled` one that answers nothing.
+fn extra([closed, plain, server, walled]: [IpAddr; 4]) -> String {
     let gateway = |destination: &str| format!("{{ destination: {destination}, hboneMtlsPort: 15008 }}");
     let waypoint = format!("waypoint: {}", gateway("/10.96.9.250"));
     let named = format!("waypoint: {}", gateway("shop/nowhere.shop.svc.cluster.local"));
     let network_gateway = format!("network: far, networkGateway: {}", gateway("far/10.96.9.251"));
     let hosted = |ip: IpAddr| format!("workloadIps: [{ip}], networkMode: HostNetwork");
     // Number of the service, what is special about it, and about its endpoint if it has one.
-    let broken: [(u8, &str, Option<String>); 11] = [
+    let broken: [(u8, &str, Option<String>); 12] = [
         (1, "", None),
         (2, "", Some("workloadIps: [10.97.0.2], status: Unhealthy".into())),
         (3, &waypoint, None),
@@ -62,6 +62,7 @@ fn extra([closed, plain, server]: [IpAddr; 3]) -> String {
         (9, "", Some(hosted(closed))),
         (10, "", Some(hosted(plain))),
         (11, "", Some(hosted(server))),
+        (12, "", Some(hosted(walled))),
     ];
     let (mut services, mut workloads) = (String::from("services:\n"), String::from("workloads:\n"));
     for (n, service, endpoint) in broken {
@@ -98,7 +99,9 @@ pub fn tests() -> Vec<Test> {
 
 fn broken_services() -> Outcome {
     let mesh = TwoNodes::start_on(|mesh, _| {
-        Ok(spec().env("LOCAL_XDS_PATH", &mesh.directory().display().to_string()).env("ENDPOINT_RETRY", "false"))
+        let documents = mesh.directory().display().to_string();
+        let once = spec().env("LOCAL_XDS_PATH", &documents).env("ENDPOINT_RETRY", "false");
+        Ok(once.env("HALF_CLOSED_TIMEOUT", "1s"))
     })?;
     let strict = mesh.enrol(&mesh.b, "strict", "strict")?;
     let orphan = mesh.enrol(&mesh.b, "orphan", "orphan")?;
@@ -111,12 +114,15 @@ fn broken_services() -> Outcome {
         plane.selections.insert("orphan".into(), vec!["shop/ghost".into()]);
     })?;
     let closed = mesh.b.gateway();
-    std::fs::write(mesh.mesh.directory().join("more.yaml"), extra([closed, mesh.outside_b.ip(), mesh.server.ip()]))?;
+    let walled = &mesh.outside_a;
+    wall_off(walled, mesh.client.ip())?;
+    let hosts = [closed, mesh.outside_b.ip(), mesh.server.ip(), walled.ip()];
+    std::fs::write(mesh.mesh.directory().join("more.yaml"), extra(hosts))?;
     for zt in [&mesh.zt_a, &mesh.zt_b] {
         eventually("the mesh is known", || {
             json(zt, "/debug/summary").is_ok_and(|told| {
                 let mesh = &told["mesh"];
-                mesh["services"].as_u64() == Some(11) && mesh["policies"].as_u64() == Some(2)
+                mesh["services"].as_u64() == Some(12) && mesh["policies"].as_u64() == Some(2)
             })
         })?;
     }
@@ -133,6 +139,7 @@ fn broken_services() -> Outcome {
         case("an endpoint without an address", vip(7, 80), ("no-healthy-upstream", None), unhealthy),
         case("an endpoint whose name cannot be resolved", vip(8, 80), ("unresolved", None), None),
         case("nobody at port 15008", vip(9, 80), ("dial-failed", None), None),
+        case("a wall around port 15008", vip(12, 80), ("dial-timed-out", None), None),
         case("something else at port 15008", vip(10, 80), ("tls-handshake", None), None),
         case("a peer of another identity", vip(11, 80), ("tls-handshake", None), None),
         case("nobody at the port of the pod", at(&mesh.server, 9), refused("app-unreachable"), None),
@@ -149,7 +156,24 @@ fn broken_services() -> Outcome {
         }
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
+    unfinished(&mesh)?;
     lost(mesh)
+}
+
+/// What a pod would answer does not reach that address any more, as behind a NetworkPolicy that drops packets.
+fn wall_off(pod: &Pod, from: IpAddr) -> Outcome {
+    let status = pod.command("ip").args(["route", "add", "blackhole", &from.to_string()]).status()?;
+    if status.success() { Ok(()) } else { Err("ip cannot add a route".into()) }
+}
+
+/// The client has said all that it will, and the server neither answers nor ends.
+fn unfinished(mesh: &TwoNodes) -> Outcome {
+    let listener = mesh.server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9001)))??;
+    let open = connect(&mesh.client, at(&mesh.server, 9001))?;
+    let _silent = listener.accept()?;
+    open.shutdown(Shutdown::Write)?;
+    let wanted = "reason=\"half-closed\" stage=\"copy\" side=\"app\" closed_first=\"client\"";
+    eventually("the log says so", || !access_lines(&mesh.zt_a, &[wanted]).is_empty())
 }
 
 /// The other ztunnel dies while a connection is open.
@@ -231,7 +255,7 @@ fn provoke(mesh: &TwoNodes, case: &Case) -> Outcome {
 }
 
 /// Whether a connection comes to nothing.
-fn fails(from: &testkit::mesh::Pod, target: SocketAddr) -> bool {
+fn fails(from: &Pod, target: SocketAddr) -> bool {
     exchange(from, target, b"x").is_err()
 }
 

@@ -36,6 +36,16 @@ pub fn tests() -> Vec<Test> {
             let _silent = dead.run(|| TcpListener::bind("0.0.0.0:15008"))??;
             b.nobody_notices(&[&dead])
         }),
+        test("an endpoint whose ztunnel takes requests and does not answer is passed over", || {
+            // What an app says before the answer may have arrived; its connection stays where it is.
+            let retries = spec().env("ENDPOINT_RETRY_DEADLINE", DEADLINE_OF_RETRIES);
+            let b = Shop::with(&retries.env("HBONE_EARLY_DATA", "false"))?;
+            let dead = b.endpoint(&b.alive, "dead", Capture::Enrolled)?;
+            // Its ztunnel waits for a policy that nobody announces, longer than an attempt may take.
+            let unheard_of = vec!["shop/unheard-of".to_owned()];
+            b.mesh.control_plane().update(|plane| _ = plane.selections.insert("dead".to_owned(), unheard_of))?;
+            b.nobody_notices(&[&dead])
+        }),
         test("an endpoint of which nothing is heard is passed over", || {
             let b = Shop::new()?;
             let dead = b.endpoint(&b.bare, "dead", Capture::Enrolled)?;

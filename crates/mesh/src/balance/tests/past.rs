@@ -63,6 +63,7 @@ fn who_has_been_tried_is_out_and_who_failed_is_avoided_up_to_a_half() {
         (&["a", "b"], &["a"], &["b"], "a (last) 100%"),
         // Who is no endpoint any more does not count.
         (&["a", "b"], &["gone", "a"], &[], "b 100%"),
+        (&["a", "b", "c", "d", "e", "f"], &["a", "b", "c"], &[], "d 33%, e 33%, f 33%"),
     ];
     for (names, failed, tried, expected) in rows {
         let view = mesh(web(Mode::Standard, &[]), &endpoints(names));
@@ -70,6 +71,24 @@ fn who_has_been_tried_is_out_and_who_failed_is_avoided_up_to_a_half() {
         let spread = spread(&view, failed, tried);
         let swapped = spread.replace('a', "?").replace('b', "a").replace('?', "b");
         assert!(spread == *expected || swapped == *expected, "{names:?} {failed:?} {tried:?}: {spread}");
+    }
+}
+
+#[test]
+fn what_was_tried_for_another_port_or_service_is_a_choice_all_the_same() {
+    let view = mesh(web(Mode::Standard, &[]), &endpoints(&["a", "b"]));
+    let service = view.services().next().unwrap();
+    for (tried, expected) in [
+        (Pick { port: 81, ..pick("a") }, 2),
+        (Pick { service: "ns/other.example".parse().unwrap(), ..pick("a") }, 2),
+        (pick("a"), 1),
+    ] {
+        let past = Past { failures: &Failures::default(), tried: &[tried.clone()], now: Instant::now() };
+        let all = chances(|draw| {
+            let chosen = choose(&view, service, &held(&view, "client"), (80, PortRule::Declared), &past, draw);
+            chosen.map(|chosen| chosen.workload.name.to_string())
+        });
+        assert_eq!(all.len(), expected, "{tried:?}");
     }
 }
 

@@ -115,4 +115,8 @@ fn odd_members_are_skipped_and_odd_escapes_left_alone() {
 fn members_beyond_the_limit_are_not_read() {
     let line = "x=1,".repeat(MAX_MEMBERS) + "service.name=late";
     assert_eq!(read(&line), Baggage::default());
+    let full = vec!["x=1"; MAX_MEMBERS - 1].join(",");
+    let lines = [full.as_bytes(), b"service.name=last", b"service.version=late"];
+    let last = Baggage { service_name: Some("last".into()), ..Baggage::default() };
+    assert_eq!(parse(lines), Ok(last), "of all lines together");
 }

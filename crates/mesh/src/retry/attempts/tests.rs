@@ -52,6 +52,33 @@ fn attempts_with_alternatives_take_a_third_of_the_time_and_the_last_takes_what_i
     assert_eq!(seconds(None, 0), 9);
     assert_eq!(seconds(None, 20), 0);
     assert_eq!(Attempts::new(RetrySettings::Off, start).patience(None, start), None);
+    let (on, off) = (RetrySettings::Within(WHOLE), RetrySettings::Off);
+    assert_eq!(
+        (on.attempt(), on.tunnel()),
+        (Some(WHOLE / 3), Some(WHOLE / 2)),
+        "a tunnel is shared, and may take longer"
+    );
+    assert_eq!((off.attempt(), off.tunnel()), (None, None));
+}
+
+#[test]
+fn an_answer_is_waited_for_as_long_as_it_takes_where_nobody_else_could_give_it_in_time() {
+    let start = Instant::now();
+    let at = |attempts: &Attempts, pick: Option<&Pick>, seconds| {
+        attempts.patience_for_answer(pick, start + Duration::from_secs(seconds)).map(|patience| patience.as_secs())
+    };
+    let mut attempts = Attempts::new(RetrySettings::Within(WHOLE), start);
+    let (some, last) = (endpoint("a"), pick("b", PickRole::Endpoint, Others::None));
+    assert_eq!(at(&attempts, Some(&some), 0), Some(3));
+    assert_eq!(at(&attempts, Some(&some), 5), Some(3));
+    assert_eq!(at(&attempts, Some(&some), 6), None, "the time that is left is no more than an attempt's");
+    assert_eq!((at(&attempts, Some(&last), 0), at(&attempts, None, 0)), (None, None));
+    for _ in 0..MAX_ATTEMPTS - 1 {
+        assert_eq!(at(&attempts, Some(&some), 0), Some(3));
+        let _ = attempts.failed(Some(&some), Fault::Unreachable, start);
+    }
+    assert_eq!(at(&attempts, Some(&some), 0), None, "there is no attempt after this one");
+    assert_eq!(at(&Attempts::new(RetrySettings::Off, start), Some(&some), 0), None);
 }
 
 #[test]

@@ -74,6 +74,20 @@ fn a_remote_endpoint_is_reached_by_its_gateway() {
 }
 
 #[test]
+fn a_gateway_is_found_by_whoever_is_sent_there() {
+    let hidden = || Service { namespace: "edge".into(), visibility: Visibility::Namespace, ..gate_service() };
+    let of_hidden = || Workload { network: "net2".into(), ..pod("gate", &["20.0.0.9"]).of("edge/gate.example", &[]) };
+    check(["edge/gate.example", "net2/20.1.0.9"].map(|reference| {
+        (
+            "though its service is hidden from the client",
+            vec![web().into(), remote(reference).into(), of_hidden().into(), hidden().into()],
+            "10.1.0.1:80",
+            "double 20.0.0.9:15008 of gate for web.example:80 of remote; workload gate; service web.example",
+        )
+    }));
+}
+
+#[test]
 fn a_gateway_service_has_to_declare_its_port() {
     let undeclared = || service("gate", &["net2/20.1.0.9"], &[]);
     let tunnelled = || Workload { application_tunnel: tunnel(Some(1)), ..gate() };
@@ -132,6 +146,12 @@ fn a_failure_is_laid_at_the_choice_that_can_be_made_differently() {
                 ask(&view, &held(&view, "client"), "10.1.0.1:80", &Learnt::default(), &settings(), draw).unwrap();
             let name =
                 |fault| route.at_fault(fault).map(|pick| pick.uid.as_str().rsplit('/').next().unwrap().to_owned());
+            let last = route.picks().last().map(|pick| &pick.uid);
+            assert_eq!(
+                last,
+                route.at_fault(Fault::Unavailable).map(|pick| &pick.uid),
+                "the endpoint is beyond its gateway"
+            );
             let through_first =
                 matches!(&route.hop, Hop::DoubleHbone { gateway, .. } if gateway.ip() == ip("20.0.0.9"));
             if through_first {

@@ -106,6 +106,25 @@ fn traffic_to_a_service_goes_through_its_waypoint() {
 }
 
 #[test]
+fn a_waypoint_is_found_by_whoever_is_sent_there() {
+    let hidden = || Service {
+        namespace: "edge".into(),
+        visibility: Visibility::Namespace,
+        ..service("way", &["net1/10.1.0.9"], &[(15008, 15009)])
+    };
+    let of_hidden = || pod("waypoint", &["10.0.0.9"]).of("edge/way.example", &[]);
+    let through = "hbone 10.0.0.9:15009 for 10.0.0.2:80 of waypoint; workload waypoint";
+    for reference in ["edge/way.example", "net1/10.1.0.9"] {
+        check([(
+            "though its service is hidden from the client",
+            vec![guarded_pod(reference).into(), of_hidden().into(), hidden().into()],
+            "10.0.0.2:80",
+            through,
+        )]);
+    }
+}
+
+#[test]
 fn a_waypoint_is_reached_on_any_port_by_its_app_tunnel() {
     let no_ports = || service("way", &["net1/10.1.0.9"], &[]);
     let tunnelled = |port| Workload { application_tunnel: tunnel(port), ..waypoint() };
@@ -279,10 +298,12 @@ fn no_weight_at_all_and_no_single_waypoint_means_none() {
 
 #[test]
 fn any_of_several_waypoints_is_exempt() {
-    let service = weighted(&[("net1/10.0.0.8", 1), ("net1/10.0.0.9", 1)], None);
-    let view = view([service.into(), server().into(), waypoint().into()]);
     let direct = "hbone 10.0.0.2:15008 for 10.0.0.2:8080 of server; workload server; service web.example";
-    assert_eq!(from(&view, "waypoint", "10.0.0.9", "10.1.0.1:80"), direct);
+    for weight in [1, 0] {
+        let service = weighted(&[("net1/10.0.0.8", 1), ("net1/10.0.0.9", weight)], None);
+        let view = view([service.into(), server().into(), waypoint().into()]);
+        assert_eq!(from(&view, "waypoint", "10.0.0.9", "10.1.0.1:80"), direct, "weight {weight}");
+    }
 }
 
 #[test]

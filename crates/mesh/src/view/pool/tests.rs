@@ -51,6 +51,34 @@ fn the_points_of_a_member_are_those_that_draw_it() {
     assert_eq!(pool.points(&"uid-unknown".into()), None);
 }
 
+/// Children of the widest branch, and how many branches there are.
+fn shape(branch: &Branch) -> (usize, usize) {
+    let below = branch.children.iter().map(|child| match child {
+        Child::Leaf(_) => (0, 0),
+        Child::Branch(branch) => shape(branch),
+    });
+    below.fold((branch.children.len(), 1), |(widest, branches), (wide, below)| (widest.max(wide), branches + below))
+}
+
+#[test]
+fn members_spread_over_branches_and_the_last_one_needs_none() {
+    let mut pool = Pool::default();
+    (0..1_000).for_each(|i| pool.put(member(&format!("uid-{i}"), 1, true)));
+    let (widest, branches) = shape(&pool.0);
+    assert!(widest <= 1 << LEVEL_BITS && branches > 1, "{widest} {branches}");
+    (1..1_000).for_each(|i| pool.remove(&format!("uid-{i}").as_str().into()));
+    assert_eq!((shape(&pool.0), pool.weight()), ((1, 1), 1));
+}
+
+#[test]
+fn who_is_not_in_a_pool_or_has_no_weight_has_no_points() {
+    let mut pool = Pool::default();
+    (0..200).for_each(|i| pool.put(member(&format!("uid-{i}"), u32::from(i % 2 == 0), true)));
+    for i in (1..200).step_by(2).chain(200..2_000) {
+        assert_eq!(pool.points(&format!("uid-{i}").as_str().into()), None, "{i}");
+    }
+}
+
 #[test]
 fn an_empty_pool_has_nothing_to_draw() {
     let pool = Pool::default();

@@ -1,13 +1,14 @@
 //! Connections that are open: `/debug/connections`, and those of each pod in the configuration dump.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use mesh::{Authority, Flow, LocalWorkload, Reporter, SecurityPolicy};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Question, Side, limit, parameter};
-use crate::telemetry::{Connection, Telemetry};
+use super::{Question, Side, Way, limit, parameter};
+use crate::telemetry::{Connection, Seen, Telemetry};
 
 /// Connections that are listed at most; the rest is in the total.
 const MOST: usize = 10_000;
@@ -24,6 +25,8 @@ pub(super) struct Connections {
 #[serde(rename_all = "camelCase")]
 struct Row {
     age_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_path: Option<Way>,
     bytes_received: u64,
     bytes_sent: u64,
     destination: Side,
@@ -32,6 +35,8 @@ struct Row {
     hbone_address: Option<String>,
     id: String,
     original_destination: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_path: Option<Way>,
     protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
@@ -39,15 +44,15 @@ struct Row {
     stage: &'static str,
 }
 
-/// Open connections, the oldest first; `namespace` and `workload` are of either side.
-pub(super) fn tell(telemetry: &Telemetry, query: &str) -> Result<Connections, Question> {
+/// Open connections, the oldest first, with what was `seen` of their sockets; `namespace` and `workload` are of either side.
+pub(super) fn tell(telemetry: &Telemetry, query: &str, seen: &Seen) -> Result<Connections, Question> {
     let limit = limit(query, MOST)?;
     let [direction, namespace, workload] = ["direction", "namespace", "workload"].map(|name| parameter(query, name));
     let mut open = telemetry.connections();
     open.sort_by_key(|connection| connection.opened());
     let (namespace, workload) = (namespace.as_deref(), workload.as_deref());
     let mut found = Connections { connections: Vec::new(), total: 0 };
-    for row in open.iter().map(|connection| row(connection)) {
+    for row in open.iter().map(|connection| row(connection, seen)) {
         let wanted = direction.as_deref().is_none_or(|direction| direction == row.direction)
             && (row.source.is_of(namespace, workload) || row.destination.is_of(namespace, workload));
         found.total += usize::from(wanted);
@@ -58,7 +63,8 @@ pub(super) fn tell(telemetry: &Telemetry, query: &str) -> Result<Connections, Qu
     Ok(found)
 }
 
-fn row(connection: &Connection) -> Row {
+fn row(connection: &Arc<Connection>, seen: &Seen) -> Row {
+    let paths = seen.of(connection).unwrap_or_default();
     let (flow, tally) = (connection.flow(), connection.tally());
     // As in the access log: from the local workload's view.
     let (bytes_sent, bytes_received) = match flow.reporter {
@@ -67,6 +73,7 @@ fn row(connection: &Connection) -> Row {
     };
     Row {
         age_ms: u64::try_from(connection.opened().elapsed().as_millis()).unwrap_or(u64::MAX),
+        app_path: paths.app.map(Way::from),
         bytes_received,
         bytes_sent,
         destination: Side::of(&flow.destination, flow.destination_address),
@@ -74,6 +81,7 @@ fn row(connection: &Connection) -> Row {
         hbone_address: flow.hbone_authority.as_ref().map(ToString::to_string),
         id: format!("{:032x}", flow.trace.0),
         original_destination: flow.original_destination.to_string(),
+        peer_path: paths.peer.map(Way::from),
         protocol: protocol(flow),
         service: flow.service.as_ref().map(|service| service.hostname.to_string()),
         source: Side::of(&flow.source, flow.source_address),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Question, Side, limit, parameter};
+use super::{Question, Side, Way, limit, parameter};
 use crate::identity::certificate::rfc3339;
 use crate::telemetry::{Failure, MAX_FAILURES, Telemetry};
 
@@ -19,9 +19,13 @@ pub(super) struct Failures {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
+    app_path: Option<Way>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bytes_from_client: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes_from_server: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed_first: Option<&'static str>,
     pub(super) code: &'static str,
     pub(super) destination: Side,
     direction: &'static str,
@@ -38,6 +42,8 @@ pub(super) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     original_destination: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    peer_path: Option<Way>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) peer_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
@@ -45,6 +51,8 @@ pub(super) struct Row {
     pub(super) source: Side,
     stage: &'static str,
     pub(super) time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_group: Option<String>,
 }
 
 /// The latest first; `code` is a reason, `namespace` and `workload` are of either side.
@@ -65,9 +73,12 @@ pub(super) fn row(failure: &Failure) -> Row {
     let meaning = failure.cause.meaning();
     let record = failure.record.as_ref();
     let flow = record.map(|record| &record.flow);
+    let closing = record.map(|record| &record.closing);
     Row {
+        app_path: closing.and_then(|closing| closing.app).map(Way::from),
         bytes_from_client: record.map(|record| record.tally.upstream_bytes),
         bytes_from_server: record.map(|record| record.tally.downstream_bytes),
+        closed_first: closing.and_then(|closing| closing.closed_first).map(mesh::End::as_str),
         code: meaning.code,
         destination: match flow {
             Some(flow) => Side::of(&flow.destination, failure.destination),
@@ -82,6 +93,7 @@ pub(super) fn row(failure: &Failure) -> Row {
         id: flow.map(|flow| format!("{:032x}", flow.trace.0)),
         number: failure.number,
         original_destination: flow.map(|flow| flow.original_destination.to_string()),
+        peer_path: closing.and_then(|closing| closing.peer).map(Way::from),
         peer_reason: failure.peer_reason.as_deref().map(str::to_owned),
         service: flow.and_then(|flow| flow.service.as_ref()).map(|service| service.hostname.to_string()),
         side: meaning.side.as_str(),
@@ -91,5 +103,6 @@ pub(super) fn row(failure: &Failure) -> Row {
         },
         stage: meaning.stage.as_str(),
         time: rfc3339(failure.at),
+        tls_group: closing.and_then(|closing| closing.tls_group.as_deref()).map(str::to_owned),
     }
 }

@@ -37,7 +37,7 @@ pub(in crate::admin) fn sources() -> Sources {
 }
 
 fn told(sources: &Sources, page: Page, query: &str) -> Value {
-    match sources.tell(page, query).unwrap() {
+    match sources.tell(page, query, &Seen::default()).unwrap() {
         Told::Json(json) => serde_json::from_slice(&json).unwrap(),
         Told::Words(words) => words.into(),
     }
@@ -69,7 +69,7 @@ fn an_open_connection_is_listed_with_what_it_carries() {
     assert_eq!(row, expected);
     assert_eq!(told(&sources, Page::Connections, "namespace=elsewhere")["total"], 0);
     assert_eq!(told(&sources, Page::Connections, "limit=1")["total"], 2);
-    assert!(sources.tell(Page::Connections, "limit=0").is_err());
+    assert!(sources.tell(Page::Connections, "limit=0", &Seen::default()).is_err());
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn what_would_fail_is_named_by_the_code_that_the_log_would_have() {
 fn questions_that_cannot_be_answered_say_why() {
     let sources = sources();
     let error = |query: &str| {
-        let error = sources.tell(Page::Explain, query).unwrap_err();
+        let error = sources.tell(Page::Explain, query, &Seen::default()).unwrap_err();
         (error.status().as_u16(), error.to_string())
     };
     assert_eq!(error("dst=web:80").0, 400);

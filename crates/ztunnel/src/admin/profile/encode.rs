@@ -1,10 +1,12 @@
 //! A profile as pprof's `Profile` message: its parts, with the field numbers that are published, and how they are filled.
 
 use std::collections::HashMap;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pprof::Report;
 use prost::Message;
+
+use super::heap::Heap;
 
 #[derive(Clone, PartialEq, Message)]
 struct Profile {
@@ -102,22 +104,68 @@ impl Numbers {
         number
     }
 
-    fn location(&mut self, symbol: &pprof::Symbol) -> u64 {
-        let (name, filename) = (self.text(&symbol.name()), self.text(&symbol.filename()));
-        let system_name = self.text(&symbol.sys_name());
+    fn location(&mut self, place: &Place) -> u64 {
+        let [name, filename, system_name] =
+            [&place.name, &place.filename, &place.system_name].map(|text| self.text(text));
         let functions = &mut self.profile.function;
         let function_id = *self.functions.entry((name, filename)).or_insert_with(|| {
             let id = functions.len() as u64 + 1;
             functions.push(Function { id, name, system_name, filename });
             id
         });
-        let (line, locations) = (i64::from(symbol.lineno()), &mut self.profile.location);
+        let (line, locations) = (i64::from(place.line), &mut self.profile.location);
         *self.locations.entry((function_id, line)).or_insert_with(|| {
             let id = locations.len() as u64 + 1;
             locations.push(Location { id, line: vec![Line { function_id, line }] });
             id
         })
     }
+}
+
+/// Where in the program something is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) system_name: String,
+    pub(super) filename: String,
+    pub(super) line: u32,
+}
+
+impl From<&pprof::Symbol> for Place {
+    fn from(symbol: &pprof::Symbol) -> Self {
+        let (name, filename) = (symbol.name(), symbol.filename().into_owned());
+        Self { name, system_name: symbol.sys_name().into_owned(), filename, line: symbol.lineno() }
+    }
+}
+
+/// What is in use, as uncompressed protobuf: for each stack the number of allocations, and of their bytes. `places` names
+/// an address; several, the innermost first, where functions were inlined.
+pub(super) fn encode_heap(heap: &Heap, at: SystemTime, mut places: impl FnMut(u64) -> Vec<Place>) -> Vec<u8> {
+    let mut numbers = Numbers::default();
+    numbers.text(""); // the first text has to be empty
+    let [objects, count, space, bytes] =
+        ["inuse_objects", "count", "inuse_space", "bytes"].map(|text| numbers.text(text));
+    numbers.profile.sample_type =
+        vec![ValueType { r#type: objects, unit: count }, ValueType { r#type: space, unit: bytes }];
+    numbers.profile.period_type = Some(ValueType { r#type: space, unit: bytes });
+    numbers.profile.period = heap.period;
+    numbers.profile.time_nanos = since_1970(at);
+    let mut known: HashMap<u64, Vec<u64>> = HashMap::new();
+    for stack in &heap.stacks {
+        let mut location_id = Vec::new();
+        for address in &stack.addresses {
+            let locations = known
+                .entry(*address)
+                .or_insert_with(|| places(*address).iter().map(|place| numbers.location(place)).collect());
+            location_id.extend(locations.iter());
+        }
+        numbers.profile.sample.push(Sample { location_id, value: vec![stack.objects, stack.bytes], label: Vec::new() });
+    }
+    numbers.profile.encode_to_vec()
+}
+
+fn since_1970(at: SystemTime) -> i64 {
+    i64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn signed(number: usize) -> i64 {
@@ -136,12 +184,11 @@ pub(super) fn encode(report: &Report) -> Vec<u8> {
         vec![ValueType { r#type: samples, unit: count }, ValueType { r#type: cpu, unit: nanoseconds }];
     numbers.profile.period_type = Some(ValueType { r#type: cpu, unit: nanoseconds });
     numbers.profile.period = period;
-    let since = timing.start_time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    numbers.profile.time_nanos = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    numbers.profile.time_nanos = since_1970(timing.start_time);
     numbers.profile.duration_nanos = i64::try_from(timing.duration.as_nanos()).unwrap_or(i64::MAX);
     for (frames, seen) in &report.data {
         let symbols = frames.frames.iter().flatten();
-        let location_id = symbols.map(|symbol| numbers.location(symbol)).collect();
+        let location_id = symbols.map(|symbol| numbers.location(&Place::from(symbol))).collect();
         let seen = i64::try_from(*seen).unwrap_or(i64::MAX);
         let name = numbers.text(&frames.thread_name);
         let label = vec![Label { key: thread, str: name }];

@@ -25,6 +25,7 @@ use super::failure::{Ended, Progress, TunnelFailure};
 use super::ready::ReadyQueue;
 use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage, Turn};
 use super::transport::Transport;
+use super::unanswered::Unanswered;
 use super::{Accepted, Answer, Broken, Command, EarlyData, Load, Mailbox, Opening, Passenger};
 use crate::net::options::end_in_order;
 use crate::proxy::copy;
@@ -33,7 +34,7 @@ use crate::proxy::nested;
 use crate::proxy::outbound::{Failure, Pursuit};
 use crate::proxy::pool::Pool;
 use crate::proxy::scratch::{self, Reading, Run};
-use crate::telemetry::{Census, Holding, StreamEnd};
+use crate::telemetry::{Carriers, Census, Holding, Look, StreamEnd};
 
 /// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk data each way.
 const ROUNDS: usize = 16;
@@ -119,6 +120,7 @@ pub(in crate::proxy) struct Driver {
     /// Bytes that the socket has brought and taken in this turn.
     moved: usize,
     half_closed: HalfClosed,
+    unanswered: Unanswered,
     census: Census,
     draining: bool,
     /// Whether to drain as soon as the peer's handshake is complete.
@@ -167,6 +169,7 @@ impl Driver {
             doubted: false,
             moved: 0,
             half_closed: HalfClosed { timeout: half_closed_timeout, next_look: None },
+            unanswered: Unanswered::default(),
             census,
             draining: false,
             drains_after_greeting: false,
@@ -206,6 +209,7 @@ impl Driver {
             match command {
                 Command::Open(opening) => self.open(opening),
                 Command::Recheck(patience) => self.recheck(patience),
+                Command::Look(look) => self.answer(&look),
                 Command::Retire if matches!(self.role, Role::Client(_)) => {}
                 // A peer in its handshake has come for a stream; it is told when it can be served.
                 Command::Drain | Command::Retire if self.is_greeting() => self.drains_after_greeting = true,
@@ -240,6 +244,9 @@ impl Driver {
             if self.half_closed.next_look.is_some_and(|at| at <= now) {
                 self.look_for_half_closed(now);
             }
+            if self.unanswered.next_look().is_some_and(|at| at <= now) {
+                self.leave_unanswered(now);
+            }
             if self.unused_deadline().is_some_and(|at| at <= now) {
                 self.drain(now);
             }
@@ -249,8 +256,8 @@ impl Driver {
     }
 
     fn deadline(&self) -> Instant {
-        let deadlines = [self.tunnel.deadline(), self.unused_deadline(), self.half_closed.next_look];
-        let nearest = deadlines.into_iter().flatten().min();
+        let looks = [self.half_closed.next_look, self.unanswered.next_look()];
+        let nearest = [self.tunnel.deadline(), self.unused_deadline()].into_iter().chain(looks).flatten().min();
         nearest.unwrap_or_else(|| Instant::now() + NO_DEADLINE)
     }
 
@@ -389,6 +396,7 @@ impl Driver {
         };
         if run.end.is_end() {
             stream.receive = ReceiveHalf::Ending;
+            note_end(&self.role, stream, Flow::ToApp);
         }
         let outcome = stream.deliver(&run.ranges, inbox);
         self.after_delivery(slot, outcome);
@@ -474,6 +482,7 @@ impl Driver {
             receive: ReceiveHalf::Open,
             unread: false,
             counted: Holding::default(),
+            answer_by: None,
             seen_quiet: false,
             slot: slot_waker,
             waker,
@@ -538,6 +547,9 @@ impl Driver {
         stream.meter = Some(meter);
         stream.socket = Some(socket);
         stream.permit = Some(permit);
+        if end.is_end() {
+            note_end(&self.role, stream, Flow::ToApp);
+        }
         match TcpStream::from_std(app) {
             Ok(app) => self.carry(slot, Transport::Socket(app)),
             Err(error) => self.app_failed(slot, &error),
@@ -559,6 +571,9 @@ impl Driver {
                 let Accepted { app, permit, decided_on, meter, headers, prologue } = *accepted;
                 stream.meter = Some(meter);
                 stream.permit = Some(permit);
+                if stream.receive != ReceiveHalf::Open {
+                    note_end(&self.role, stream, Flow::ToApp);
+                }
                 stream.prologue = prologue.len();
                 let early = std::mem::replace(&mut stream.spill, prologue);
                 stream.spill.extend_from_slice(&early);
@@ -613,7 +628,7 @@ impl Driver {
             }
             Stage::Open(app) => {
                 app.tell(|| Failure::lost(Cause::Http2, &format!("h2 failed: stream reset by peer: {reason}")));
-                drop(app);
+                stream.stage = Stage::Open(app);
                 self.finish(slot, StreamEnd::ResetByPeer, Outcome::Reset { by: self.peer_side() });
             }
             Stage::Preparing(_) | Stage::Closing => drop(self.remove(slot, StreamEnd::NotCarried)),
@@ -704,6 +719,16 @@ impl Driver {
         self.finish(slot, end, outcome);
     }
 
+    /// Tells somebody who looks what the kernel knows of the connections that this tunnel carries.
+    fn answer(&self, look: &Look) {
+        for (_, stream) in &self.streams {
+            if let (Some(meter), Stage::Open(app)) = (&stream.meter, &stream.stage) {
+                let (app, peer) = (app.descriptor(), self.carrier.descriptor());
+                look.answer(meter, Carriers { app, peer, tls_group: None });
+            }
+        }
+    }
+
     /// Checks all permits again and aborts what is no longer allowed.
     fn recheck(&mut self, patience: Patience) {
         let slots: Vec<usize> = self.streams.iter().map(|(slot, _)| slot).collect();
@@ -720,6 +745,18 @@ impl Driver {
             meter.decided(by);
         }
         self.finish(slot, StreamEnd::Policy, outcome);
+    }
+
+    /// Connections whose requests have waited long enough for an answer go elsewhere.
+    fn leave_unanswered(&mut self, now: Instant) {
+        for slot in self.unanswered.late(&self.streams, now) {
+            let Some(stream) = self.streams.get_mut(slot) else { continue };
+            let Stage::Requested(opening) = std::mem::replace(&mut stream.stage, Stage::Closing) else { continue };
+            self.tunnel.reset(stream.id, Reason::CANCEL);
+            self.remove(slot, StreamEnd::NotCarried);
+            let error = "h2 failed: the request was not answered in time".to_owned();
+            opening.fail(Failure::new(Fault::TimedOut, Cause::Http2, error));
+        }
     }
 
     /// Cuts connections of which one direction has ended long ago and the other carries nothing.
@@ -745,7 +782,12 @@ impl Driver {
 
     /// Records the end of a stream and forgets it.
     fn finish(&mut self, slot: usize, end: StreamEnd, outcome: Outcome) {
-        let Some(stream) = self.remove(slot, end) else { return };
+        let Some(mut stream) = self.remove(slot, end) else { return };
+        if let Some(meter) = &mut stream.meter {
+            let app = if let Stage::Open(app) = &stream.stage { app.descriptor() } else { None };
+            let (peer, tls_group) = (self.carrier.descriptor(), self.tunnel.key_exchange());
+            meter.look(&outcome, Carriers { app, peer, tls_group });
+        }
         if let Stage::Open(app) = stream.stage {
             match &outcome {
                 Outcome::Complete => {
@@ -835,6 +877,7 @@ impl Driver {
             let pumped = stream.pump(&mut self.tunnel, outbox, turn, &mut moved);
             progress |= moved > 0;
             count(&self.role, stream, moved, Flow::ToPeer);
+            self.unanswered.watch(stream);
             stream.send = match pumped {
                 Pumped::More => {
                     self.ring.push_back(slot);
@@ -847,7 +890,10 @@ impl Driver {
                 }
                 Pumped::Waiting => SendHalf::Waiting,
                 Pumped::Blocked => SendHalf::Blocked,
-                Pumped::Ended => SendHalf::Ended,
+                Pumped::Ended => {
+                    note_end(&self.role, stream, Flow::ToPeer);
+                    SendHalf::Ended
+                }
                 Pumped::Failed(error) => {
                     stream.send = SendHalf::Waiting;
                     self.app_failed(slot, &error);
@@ -888,7 +934,9 @@ impl Driver {
 
     /// Lets metrics, and whoever places connections, see what this turn has changed.
     fn tell_census(&mut self) {
-        self.load.set_busy(self.unsent.is_some() || self.moved >= BUSY_TURN);
+        // A handshake that the socket has not taken yet is no load.
+        let moves_all_it_can = self.unsent.is_some() || self.moved >= BUSY_TURN;
+        self.load.set_busy(self.tunnel.is_established() && moves_all_it_can);
         let unsent = self.unsent.as_ref().map_or(0, |outbox| outbox.unsent().len());
         self.census.tell_with(unsent);
     }
@@ -1067,6 +1115,16 @@ fn count(role: &Role, stream: &mut AppStream, bytes: usize, flow: Flow) {
             (Role::Client(_), Flow::ToPeer) | (Role::Server(_), Flow::ToApp) => meter.upstream(bytes as u64),
             (Role::Client(_), Flow::ToApp) | (Role::Server(_), Flow::ToPeer) => meter.downstream(bytes as u64),
         }
+    }
+}
+
+/// Notes for the connection's record that whoever speaks in that direction has said all that it will.
+fn note_end(role: &Role, stream: &mut AppStream, flow: Flow) {
+    if let Some(meter) = &mut stream.meter {
+        meter.ended(match (role, flow) {
+            (Role::Client(_), Flow::ToPeer) | (Role::Server(_), Flow::ToApp) => mesh::End::Client,
+            (Role::Client(_), Flow::ToApp) | (Role::Server(_), Flow::ToPeer) => mesh::End::Server,
+        });
     }
 }
 

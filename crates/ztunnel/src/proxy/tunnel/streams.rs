@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use hbone::h2::StreamId;
 use hbone::{Inbox, Outbox, Tunnel};
@@ -21,6 +22,7 @@ use super::pair::Half;
 use super::ready::SlotWaker;
 use super::transport::Transport;
 use super::{Answer, EarlyData, MAX_EARLY, Opening, Passenger};
+use crate::proxy::outbound::Pursuit;
 use crate::telemetry::{Holding, Meter, SocketGuard};
 
 /// Ranges written with one system call; more payload than a batch of small frames rarely has.
@@ -54,6 +56,8 @@ pub(super) struct AppStream {
     pub(super) unread: bool,
     /// What has been counted of it in the tunnel's census.
     pub(super) counted: Holding,
+    /// When the connection goes elsewhere if its request has not been answered.
+    pub(super) answer_by: Option<Instant>,
     /// Half closed and quiet when last looked at.
     pub(super) seen_quiet: bool,
     pub(super) slot: Arc<SlotWaker>,
@@ -142,6 +146,17 @@ impl AppStream {
             to_app: self.spill.len() - self.spill_taken,
             to_peer: self.replay.len() + early,
             half_closed: self.is_half_closed(),
+        }
+    }
+
+    /// The connection that waits for an answer here, and what allows it, if it could still be carried elsewhere.
+    pub(super) fn pursuit(&self) -> Option<(&Pursuit, &Permit)> {
+        match &self.stage {
+            Stage::Requested(opening) if !self.sent_early => match &opening.passenger {
+                Passenger::Connection(pursuit) => Some((pursuit, &opening.permit)),
+                Passenger::Tunnel(_) => None,
+            },
+            Stage::Requested(_) | Stage::Preparing(_) | Stage::Open(_) | Stage::Closing => None,
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
 use mesh::{Cause, Outcome};
@@ -110,6 +111,14 @@ impl Transport {
                 half.end();
                 Ok(())
             }
+        }
+    }
+
+    /// The socket, if it is one, to be looked at.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Within(_) => None,
         }
     }
 

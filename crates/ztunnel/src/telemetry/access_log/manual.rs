@@ -27,6 +27,21 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("rule", "Which of its rules matched, counted from 0."),
     ("stage", "How far the connection had come when it failed."),
     ("side", "Where to look: `app`, `local` or `peer`."),
+    (
+        "closed_first",
+        "`client` or `server`: the app that ended first. Absent if neither had ended when the connection was cut.",
+    ),
+    ("tls_group", "The key exchange group of the tunnel's TLS, such as `X25519MLKEM768`."),
+    (
+        "app_rtt",
+        "Round-trip time between ztunnel and the app, in microseconds: `\"35us\"`. Connections that failed or were slow only.",
+    ),
+    ("app_retransmits", "TCP segments that ztunnel has sent to the app more than once. Likewise."),
+    ("peer_rtt", "Round-trip time between ztunnel and the next hop. Likewise."),
+    (
+        "peer_retransmits",
+        "TCP segments that ztunnel has sent to the next hop more than once, in all of the tunnel's life. Likewise.",
+    ),
 ];
 
 /// The first field of our own.
@@ -76,9 +91,23 @@ const TAIL: &str = "
 | `ACCESS_LOG_DIRECTION` | those of that direction, `inbound` or `outbound` |
 | `ACCESS_LOG_NAMESPACES` | those of which one side is in one of these namespaces |
 
+## Slow connections
+
+The last four fields are the kernel's (`TCP_INFO`), read when a connection ends that failed or lasted at least
+`ACCESS_LOG_SLOW` (10 s unless set); others are not looked at. A connection that was never answered has no socket towards the
+next hop any more, one within a node (`SAME_NODE_DIRECT`) is not looked at, and one to another network shares its gateway's
+tunnel, of which its own line does not tell.
+
+## Elsewhere
+
 `ACCESS_LOG_OTLP` sends those connections to a collector as well (OTLP logs over gRPC), with the same fields as attributes;
 `RUST_LOG` has no say in that. Records that the collector does not take in time are dropped and counted in
 `istio_access_log_records_dropped_total`.
+
+`SPANS_OTLP` sends a span for each of them, with the same attributes: the ztunnel on the way out makes a trace, whose id the
+ztunnel on the way in learns from the `traceparent` of the request (W3C Trace Context), so that both ends of a connection are
+one trace. Drops are counted in `istio_spans_dropped_total`. Collectors with TLS (`https://`) are verified with the roots of
+`OTLP_ROOT_CA`.
 
 Metrics and the admin server tell of all connections whatever is chosen. A standard output that is not read does not hold up
 traffic: lines are dropped, and `istio_log_lines_dropped_total` counts them.

@@ -13,8 +13,24 @@ fn record(flow: Flow, outcome: Outcome) -> Record {
 
 fn line(format: Format, record: &Record) -> String {
     let mut out = String::new();
-    complete(&mut out, format, example_time(), record);
+    complete(&mut out, format, example_time(), record, &Closing::default());
     out
+}
+
+/// What is told at most of how a connection was carried and closed.
+fn closing() -> Closing {
+    let path = |micros, retransmits| Some(Path { round_trip: Duration::from_micros(micros), retransmits });
+    let (app, peer) = (path(35, 0), path(1200, 7));
+    Closing { closed_first: Some(End::Server), tls_group: Some("X25519MLKEM768".into()), app, peer }
+}
+
+#[test]
+fn how_a_connection_was_carried_and_closed_is_told_last() {
+    let mut line = String::new();
+    complete(&mut line, Format::Text, example_time(), &record(outbound(), Outcome::Complete), &closing());
+    let end = "duration=\"3ms\" closed_first=\"server\" tls_group=\"X25519MLKEM768\" app_rtt=\"35us\" \
+               app_retransmits=0 peer_rtt=\"1200us\" peer_retransmits=7\n";
+    assert!(line.ends_with(end), "{line}");
 }
 
 #[test]
@@ -134,7 +150,9 @@ fn the_fields_are_those_of_the_table_in_its_order() {
         let fields = line.trim_end().rsplit('\t').next().unwrap().to_owned();
         fields.split(' ').map(|field| field.split('=').next().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let failed = keys(&line(Format::Text, &failure));
+    let mut told = String::new();
+    complete(&mut told, Format::Text, example_time(), &failure, &closing());
+    let failed = keys(&told);
     let reset = keys(&line(Format::Text, &record(outbound(), Outcome::Reset { by: End::Client })));
     let table: Vec<&str> = manual::FIELDS.iter().map(|(name, _)| *name).collect();
     let position = |key: &String| table.iter().position(|known| known == key);

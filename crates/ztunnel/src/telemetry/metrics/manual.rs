@@ -121,6 +121,7 @@ pub const CATALOG: &[Entry] = &[
     entry("istio_proxies_stopped_total", "counter", NONE, Existing, "`workload_manager_proxies_stopped_total` under its older name."),
     entry("istio_log_lines_dropped_total", "counter", NONE, Here, "Log lines dropped because the output did not keep up."),
     entry("istio_access_log_records_dropped_total", "counter", NONE, Here, "Records that were not sent to the collector of `ACCESS_LOG_OTLP` for want of room. Only with that setting."),
+    entry("istio_spans_dropped_total", "counter", NONE, Here, "The same of spans and the collector of `SPANS_OTLP`."),
     entry("process_open_fds", "gauge", NONE, Existing, "Descriptors that are open."),
     entry("process_max_fds", "gauge", NONE, Existing, "How many may be."),
     entry("tokio_num_workers", "gauge", NONE, Existing, "Threads of the data plane."),

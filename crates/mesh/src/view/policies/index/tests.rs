@@ -27,6 +27,12 @@ fn exact(text: &str) -> StringMatch {
 
 /// What a connection from 10.1.2.3 to 10.9.0.1:80 finds, whose peer is that principal.
 fn found(set: &PolicySet, principal: Option<&str>) -> Vec<String> {
+    let mut found = Vec::new();
+    look(set, principal, &mut found);
+    found.iter().map(|policy| policy.key.to_string()).collect()
+}
+
+fn look<'a>(set: &'a PolicySet, principal: Option<&str>, found: &mut Vec<&'a Arc<Policy>>) {
     let (namespace, account) = (Namespace::from("a"), ServiceAccount::from("x"));
     let probe = Probe {
         source: [10, 1, 2, 3].into(),
@@ -35,9 +41,7 @@ fn found(set: &PolicySet, principal: Option<&str>) -> Vec<String> {
         account: principal.map(|_| (&namespace, &account)),
         principal,
     };
-    let mut found = Vec::new();
-    set.find(&probe, &mut found);
-    found.iter().map(|policy| policy.key.to_string()).collect()
+    set.find(&probe, found);
 }
 
 fn set(policies: &[&Arc<Policy>]) -> PolicySet {
@@ -99,6 +103,37 @@ fn a_rule_is_found_by_the_clause_that_says_who() {
     let set = set(&[&policy("both", vec![vec![port], vec![principals(vec![exact("other")])]])]);
     assert_eq!(found(&set, Some(WHO)), [""; 0], "the port alone would do");
     assert_eq!(found(&set, Some("other")), ["both"]);
+}
+
+#[test]
+fn what_is_alike_goes_one_by_one() {
+    let start = |name: &str, text: &str| policy(name, vec![vec![principals(vec![StringMatch::Prefix(text.into())])]]);
+    let (a, b, c) = (start("a", "td/ns/a/"), start("b", "td/ns/a/"), start("c", "td/ns/b/"));
+    let mut set = set(&[&a, &b, &c]);
+    set.remove(&c);
+    assert_eq!(found(&set, Some(WHO)), ["a", "b"], "they begin with as much as the one that has gone");
+    set.remove(&b);
+    assert_eq!(found(&set, Some(WHO)), ["a"]);
+    assert!(!set.is_empty());
+    set.remove(&a);
+    assert!(set.is_empty() && set.lengths.is_empty());
+}
+
+#[test]
+fn whole_texts_are_looked_for_once_however_many_and_long_they_are() {
+    let whole = |text: &str| policy(text, vec![vec![principals(vec![exact(text)])]]);
+    let set = set(&[&whole("td"), &whole("td/ns"), &whole(WHO)]);
+    assert_eq!((set.lengths.size(), found(&set, Some(WHO))), (1, vec![WHO.to_owned()]));
+}
+
+#[test]
+fn each_is_found_once_beside_what_was_found_before() {
+    let twice = |name: &str| policy(name, vec![vec![principals(vec![exact(WHO), StringMatch::Prefix("td".into())])]]);
+    let (first, second) = (set(&[&twice("first")]), set(&[&twice("second")]));
+    let mut all = Vec::new();
+    look(&first, Some(WHO), &mut all);
+    look(&second, Some(WHO), &mut all);
+    assert_eq!(all.len(), 2);
 }
 
 #[test]

@@ -261,5 +261,6 @@ fn nobody(reporter: Reporter) -> Flow {
         service: None,
         security: SecurityPolicy::Unknown,
         trace: TraceId(0),
+        hop: 0,
     }
 }
