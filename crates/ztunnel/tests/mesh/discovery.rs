@@ -88,7 +88,7 @@ pub fn tests() -> Vec<Test> {
             assert_eq!(metric(&mesh.zt_a, "istio_xds_rejected_resources", &[])?, 2);
             assert!(mesh.zt_a.logs().contains("broken-workload"));
             assert!(http_get(&mesh.client, at(&mesh.server, 8080)).is_ok());
-            istiod.update(|behaviour| behaviour.extra.clear())?;
+            istiod.update(|behaviour| behaviour.extra = Default::default())?;
             eventually("nothing is wrong once they are gone", || {
                 metric(&mesh.zt_a, "istio_xds_rejected_resources", &[]).is_ok_and(|rejected| rejected == 0)
             })
@@ -112,7 +112,7 @@ pub fn tests() -> Vec<Test> {
             assert!(bytes > 100_000_000, "{bytes} bytes are not huge");
             let before = metric(&mesh.zt_a, "istio_xds_resources", &[])?;
             let count = all.len() as u64;
-            istiod.update(|behaviour| behaviour.extra = all)?;
+            istiod.update(|behaviour| behaviour.extra = all.into())?;
             eventually("all of it is known", || {
                 assert!(http_get(&mesh.client, at(&mesh.server, 8080)).is_ok());
                 metric(&mesh.zt_a, "istio_xds_resources", &[]).is_ok_and(|known| known == before + count)
