@@ -16,7 +16,7 @@ impl State {
     pub(super) fn load(&mut self, workloads: Vec<Arc<Workload>>) {
         let mut by_uid: Vec<_> = workloads.iter().map(|workload| (map::order(&workload.uid), workload)).collect();
         by_uid.sort_unstable_by_key(|(order, workload)| (*order, &workload.uid));
-        if by_uid.windows(2).any(|two| two[0].1.uid == two[1].1.uid) {
+        if by_uid.windows(2).any(|two| two[0].0 == two[1].0 && two[0].1.uid == two[1].1.uid) {
             // Twice the same workload: its older version has to be forgotten.
             return workloads.into_iter().for_each(|workload| self.put_workload(workload));
         }
@@ -24,9 +24,13 @@ impl State {
         for (_, workload) in by_uid {
             view.workloads.insert_mut(ByUid(workload.clone()), ());
         }
-        let addressed = workloads.iter().flat_map(|workload| addresses(workload).map(move |key| (key, workload)));
-        for (key, workload) in in_order(addressed.map(|(key, workload)| (map::order(&key.ip), (key, workload)))) {
-            view.addresses.put(&key, workload);
+        let each = |workload| addresses(workload).enumerate();
+        let addressed =
+            workloads.iter().flat_map(|workload| each(workload).map(move |(n, key)| (key.ip, (workload, n))));
+        for (workload, index) in in_order(addressed.map(|(ip, rest)| (map::order(&ip), rest))) {
+            if let Some(key) = addresses(workload).nth(index) {
+                view.addresses.put(&key, workload);
+            }
         }
         let here = workloads.iter().filter(|workload| self.node.as_ref().is_none_or(|node| *node == workload.node));
         for workload in here {
@@ -45,8 +49,8 @@ impl State {
 }
 
 /// Sorted by a number; what has the same stays in its order.
-fn in_order<T>(all: impl Iterator<Item = (u32, T)>) -> Vec<T> {
+fn in_order<T>(all: impl Iterator<Item = (u32, T)>) -> impl Iterator<Item = T> {
     let mut all: Vec<(u32, T)> = all.collect();
     all.sort_by_key(|(order, _)| *order);
-    all.into_iter().map(|(_, one)| one).collect()
+    all.into_iter().map(|(_, one)| one)
 }
