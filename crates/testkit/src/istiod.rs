@@ -17,8 +17,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
@@ -99,7 +99,7 @@ pub struct Behaviour {
     /// The name in its own certificate.
     pub server_name: String,
     /// Sent beside what the mesh says, or instead: by type URL and name.
-    pub extra: Resources,
+    pub extra: Arc<Resources>,
 }
 
 /// What it has done.
@@ -107,6 +107,8 @@ pub struct Behaviour {
 pub struct Tally {
     /// Streams of discovery that were opened.
     pub streams: usize,
+    /// When the newest of them was first asked for something.
+    pub asked: Option<Instant>,
     /// Resources that were sent.
     pub resources: usize,
     /// Refusals that clients sent, in order.
@@ -147,6 +149,9 @@ struct Shared {
     world: Arc<World>,
     behaviour: watch::Sender<Behaviour>,
     tally: Mutex<Tally>,
+    counted: Condvar,
+    /// The push for the next client that has nothing and asks for everything.
+    prepared: Mutex<Option<ads::Prepared>>,
     /// Resources that are sent by themselves.
     single: broadcast::Sender<(&'static str, String, Resource)>,
     /// Nodes on which it listens.
@@ -155,7 +160,9 @@ struct Shared {
 
 impl Shared {
     fn count<T>(&self, change: impl FnOnce(&mut Tally) -> T) -> T {
-        change(&mut lock(&self.tally))
+        let result = change(&mut lock(&self.tally));
+        self.counted.notify_all();
+        result
     }
 
     /// Whether a call may be answered.
@@ -191,7 +198,7 @@ impl Istiod {
             signer: root.clone(),
             roots: vec![root],
             server_name: NAME.to_owned(),
-            extra: Resources::new(),
+            extra: Arc::default(),
         };
         let world = mesh.world().clone();
         let directory = mesh.directory().join("istiod");
@@ -201,6 +208,8 @@ impl Istiod {
             world,
             behaviour: watch::Sender::new(behaviour),
             tally: Mutex::default(),
+            counted: Condvar::new(),
+            prepared: Mutex::default(),
             single: broadcast::Sender::new(SINGLE),
             nodes: Mutex::default(),
         };
@@ -289,7 +298,7 @@ impl Istiod {
     pub fn inject(&self, url: &'static str, name: &str, payload: impl Into<Bytes>) -> Result<(), IstiodError> {
         let resource = Resource::of(payload);
         self.update(|behaviour| {
-            behaviour.extra.insert((url, name.to_owned()), resource);
+            Arc::make_mut(&mut behaviour.extra).insert((url, name.to_owned()), resource);
         })
     }
 
@@ -300,6 +309,12 @@ impl Istiod {
         let _ = self.shared.single.send((url, name.to_owned(), resource)); // without streams there is nobody to tell
     }
 
+    /// Encodes what the next client is told of workloads and services if it has nothing and asks for everything, so that
+    /// telling it takes no longer than sending. A change before then makes it void.
+    pub fn prepare(&self) {
+        *lock(&self.shared.prepared) = Some(ads::Prepared::new(&self.shared));
+    }
+
     /// Who signs at present.
     pub fn signer(&self) -> Arc<Authority> {
         self.shared.behaviour.borrow().signer.clone()
@@ -308,6 +323,13 @@ impl Istiod {
     /// What it has done so far.
     pub fn tally(&self) -> Tally {
         lock(&self.shared.tally).clone()
+    }
+
+    /// Waits until that is true of what it has done, at most so long; tells whether it is.
+    pub fn wait_for(&self, deadline: Duration, mut done: impl FnMut(&Tally) -> bool) -> bool {
+        let tally = lock(&self.shared.tally);
+        let waited = self.shared.counted.wait_timeout_while(tally, deadline, |tally| !done(tally));
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Where its files are: `token` and `root-cert.pem`.

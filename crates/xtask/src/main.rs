@@ -46,7 +46,7 @@ enum Task {
     },
     /// Test against implementations of others: h2spec and Envoy, fetched when missing.
     Interop,
-    /// Lint the Dockerfile with checkov and the chart with Helm, fetched when missing.
+    /// Lint the Dockerfile with checkov, the chart with Helm and the alerts with promtool, fetched when missing.
     Lint,
     /// Test builds with each cryptography library, by themselves and with one another.
     Providers {

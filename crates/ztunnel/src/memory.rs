@@ -19,7 +19,7 @@ use plain as allocator;
 
 /// Whether it is sampled who allocates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "jemalloc"), expect(dead_code, reason = "another allocator has only one of these states"))]
+#[expect(dead_code, reason = "no allocator has all of these states")]
 pub enum Sampling {
     /// Now.
     Active,

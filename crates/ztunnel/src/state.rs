@@ -1,9 +1,10 @@
 //! The one place where the view of the mesh is swapped.
 //!
-//! Readers take a snapshot and keep it for the length of one decision; they never wait for a writer. Whoever applies
-//! the control plane's changes publishes a new view here, which wakes everybody who has to decide something again.
+//! Readers take a snapshot and keep it for the length of one decision; they never wait for a writer, nor do they clear
+//! away what it has replaced. Whoever applies the control plane's changes publishes a new view here, which wakes
+//! everybody who has to decide something again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,6 +35,8 @@ pub struct Views(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     current: ArcSwap<Versioned>,
+    /// Views that have been replaced and that somebody looked at when this was last noticed.
+    former: Mutex<Vec<Arc<Versioned>>>,
     version: watch::Sender<u64>,
     questions: Option<mpsc::Sender<Question>>,
 }
@@ -64,7 +67,7 @@ impl Views {
 
     fn make(view: View, questions: Option<mpsc::Sender<Question>>) -> Self {
         let current = ArcSwap::from_pointee(Versioned { view, version: 0 });
-        Self(Arc::new(Shared { current, version: watch::Sender::new(0), questions }))
+        Self(Arc::new(Shared { current, former: Mutex::default(), version: watch::Sender::new(0), questions }))
     }
 
     /// Has the control plane asked what it knows of an address or a host name, and waits until the view says so, at most
@@ -95,8 +98,24 @@ impl Views {
     /// Replaces the view. There is one publisher, so that versions only grow.
     pub fn publish(&self, view: View) {
         let version = self.version() + 1;
-        self.0.current.store(Arc::new(Versioned { view, version }));
+        let former = self.0.current.swap(Arc::new(Versioned { view, version }));
         self.0.version.send_replace(version);
+        self.former().push(former);
+        self.let_go();
+    }
+
+    /// Clears away former views that nobody looks at any more; for the publisher, from time to time.
+    ///
+    /// What the last push replaced may be most of a large mesh. A connection that happened to look at it last would have
+    /// to free it all, and would be late by that.
+    pub fn let_go(&self) {
+        // Nobody can get at a former view who does not have it, so that a count of one stays one.
+        self.former().retain(|view| Arc::strong_count(view) > 1);
+    }
+
+    fn former(&self) -> MutexGuard<'_, Vec<Arc<Versioned>>> {
+        // The list is changed in one step, so that what a poisoned lock guards is whole.
+        self.0.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells about every later publication; several may be told as one.
@@ -129,5 +148,27 @@ impl Views {
     /// The workload that a proxy instance stands for; waits for its announcement, at most so long.
     pub async fn local(&self, local: &LocalWorkload, within: Duration) -> Option<Arc<Workload>> {
         self.wait_at_most(within, |view| view.local(local).cloned()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_replaced_is_cleared_away_by_the_publisher_and_not_by_its_last_reader() {
+        let views = Views::new(View::default());
+        let reader = views.current();
+        let former = Arc::downgrade(&reader);
+        views.publish(View::default());
+        views.let_go();
+        assert_eq!(former.upgrade().unwrap().version, 0, "it is still being looked at");
+        drop(reader);
+        assert!(former.upgrade().is_some(), "and it is not for the reader to clear it away");
+        views.let_go();
+        assert!(former.upgrade().is_none());
+        let unread = Arc::downgrade(&views.current());
+        views.publish(View::default());
+        assert!(unread.upgrade().is_none(), "what nobody looks at does not wait");
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! A trie over hashes whose leaves hold up to [`LEAF`] entries in one piece, so that an entry costs little more than what
 //! it consists of, and a change copies a few small nodes. A clone shares everything with its original; where nobody
-//! shares, changes are made in place. The hash has no key: what is hashed comes from the control plane, and no randomness
-//! is drawn. Entries are in no order.
+//! shares, changes are made in place. The hash is quick and has no key: what is hashed comes from the control plane, of
+//! which nobody can have so many names that keys of one hash matter. Entries are in no order.
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use rustc_hash::FxHasher;
 
 /// Bits of the hash that one level of the trie consumes: few, since a change copies a branch on every level.
 const BITS: u32 = 3;
@@ -48,9 +50,15 @@ impl<K, V> Entry<K, V> {
 
 #[allow(clippy::cast_possible_truncation)] // half of its bits tell four thousand million keys apart
 fn hash<Q: Hash + ?Sized>(key: &Q) -> u32 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     key.hash(&mut hasher);
     hasher.finish() as u32
+}
+
+/// Keys in the order of this number lie side by side in every map.
+pub(super) fn order<Q: Hash + ?Sized>(key: &Q) -> u32 {
+    // The lowest bits choose the branch at the top.
+    hash(key).reverse_bits()
 }
 
 /// Which child of a branch on that level a hash belongs to.
@@ -101,7 +109,14 @@ impl<K: Hash + Eq, V> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (hash, mut node) = (hash(key), &self.root);
+        self.entry_of(key, hash(key))
+    }
+
+    fn entry_of<Q: Eq + ?Sized>(&self, key: &Q, hash: u32) -> Option<&Entry<K, V>>
+    where
+        K: Borrow<Q>,
+    {
+        let mut node = &self.root;
         for level in 0.. {
             match node {
                 Node::Branch(children) => node = &children[child(hash, level)],
@@ -137,10 +152,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        if !self.contains_key(key) {
+        let hash = hash(key);
+        if self.entry_of(key, hash).is_none() {
             return None; // and nothing is copied
         }
-        let (hash, mut node) = (hash(key), &mut self.root);
+        let mut node = &mut self.root;
         for level in 0.. {
             match node {
                 Node::Branch(children) => node = &mut Arc::make_mut(children)[child(hash, level)],
@@ -158,9 +174,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        let there = self.contains_key(key);
+        let hash = hash(key);
+        let there = self.entry_of(key, hash).is_some();
         if there {
-            self.root.remove(key, hash(key), 0);
+            self.root.remove(key, hash, 0);
             self.size -= 1;
         }
         there
@@ -191,15 +208,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Node<K, V> {
     }
 
     fn split(all: Vec<Entry<K, V>>, level: u32) -> Self {
-        let mut parts: [Vec<Entry<K, V>>; FAN_OUT] = Default::default();
+        let mut sizes = [0; FAN_OUT];
+        all.iter().for_each(|entry| sizes[child(entry.hash, level)] += 1);
+        let mut parts: [Vec<Entry<K, V>>; FAN_OUT] = sizes.map(Vec::with_capacity);
         for entry in all {
             parts[child(entry.hash, level)].push(entry);
         }
-        let leaf = |mut part: Vec<Entry<K, V>>| {
-            part.shrink_to_fit();
-            Self::Leaf(Arc::new(part))
-        };
-        Self::Branch(Arc::new(parts.map(leaf)))
+        Self::Branch(Arc::new(parts.map(|part| Self::Leaf(Arc::new(part)))))
     }
 
     /// Removes an entry that is there.

@@ -3,9 +3,11 @@
 //! A hash trie over workload keys whose branches know the weight below them: putting, removing, finding and drawing
 //! all cost the logarithm of the set's size, and two versions of a set share all but one path.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
+
+use rustc_hash::FxHasher;
 
 use crate::name::Uid;
 use crate::ports::PortMap;
@@ -73,7 +75,7 @@ impl Child {
 }
 
 fn hash(uid: &Uid) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     uid.hash(&mut hasher);
     hasher.finish()
 }

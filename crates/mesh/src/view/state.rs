@@ -2,6 +2,8 @@
 //!
 //! Changes take effect in their order, removals included, so that the same batch always comes to the same view.
 
+mod load;
+
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -81,13 +83,21 @@ impl State {
     /// Applies changes in their order.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Applied {
         let mut applied = Applied::default();
+        // While no workload is known, they wait to be put all together; nothing but their removal depends on them.
+        let mut first = self.view.workloads.is_empty().then(Vec::new);
         for change in changes {
             match change {
                 Change::Workload(workload) => {
-                    self.put_workload(workload);
                     applied.workloads += 1;
+                    match &mut first {
+                        Some(first) => first.push(workload),
+                        None => self.put_workload(workload),
+                    }
                 }
-                Change::RemoveWorkload(uid) => applied.workloads += usize::from(self.remove_workload(&uid)),
+                Change::RemoveWorkload(uid) => {
+                    self.load(first.take().unwrap_or_default());
+                    applied.workloads += usize::from(self.remove_workload(&uid));
+                }
                 Change::Service(service) => {
                     self.put_service(service);
                     applied.services += 1;
@@ -106,6 +116,7 @@ impl State {
                 Change::RemovePolicy(key) => applied.policies += usize::from(self.view.policies.remove(&key)),
             }
         }
+        self.load(first.unwrap_or_default());
         applied
     }
 
@@ -128,19 +139,8 @@ impl State {
         if let Some(key) = hostname(&workload) {
             put(&mut view.hostnames, key, &workload);
         }
-        for (index, membership) in workload.services.iter().enumerate() {
-            let Some(member) = Member::new(workload.clone(), index, true) else {
-                continue;
-            };
-            match view.endpoints.get_mut(&membership.service) {
-                Some(endpoints) => Arc::make_mut(endpoints).put(member),
-                None => {
-                    let service = view.services.get(&membership.service);
-                    let mut endpoints = Endpoints::new(service.map(|service| &**service));
-                    endpoints.put(member);
-                    view.endpoints.insert_mut(membership.service.clone(), Arc::new(endpoints));
-                }
-            }
+        for index in 0..workload.services.len() {
+            join(view, &workload, index);
         }
         view.workloads.insert_mut(ByUid(workload), ());
     }
@@ -239,6 +239,23 @@ fn addresses(workload: &Workload) -> impl Iterator<Item = NetworkAddress> + '_ {
 fn hostname(workload: &Workload) -> Option<NamespacedHostname> {
     let hostname = Some(&workload.hostname).filter(|hostname| !hostname.is_empty())?;
     Some(NamespacedHostname { namespace: workload.namespace.clone(), hostname: hostname.clone() })
+}
+
+/// Makes a workload an endpoint of the service that it names at `index`.
+fn join(view: &mut View, workload: &Arc<Workload>, index: usize) {
+    let Some((member, membership)) = Member::new(workload.clone(), index, true).zip(workload.services.get(index))
+    else {
+        return;
+    };
+    match view.endpoints.get_mut(&membership.service) {
+        Some(endpoints) => Arc::make_mut(endpoints).put(member),
+        None => {
+            let service = view.services.get(&membership.service);
+            let mut endpoints = Endpoints::new(service.map(|service| &**service));
+            endpoints.put(member);
+            view.endpoints.insert_mut(membership.service.clone(), Arc::new(endpoints));
+        }
+    }
 }
 
 fn put<K: Hash + Eq + Clone, T: Keyed + Clone>(index: &mut Map<K, Slot<T>>, key: K, object: &Arc<T>) {

@@ -362,3 +362,16 @@ fn any_history_comes_to_the_same_as_its_last_words() {
         assert_eq!(said(&state.view()), said(&fresh.view()), "seed {number}");
     }
 }
+
+#[test]
+fn changes_that_come_all_at_once_come_to_the_same_as_one_after_the_other() {
+    for number in 0..3_000 {
+        let mut seed = Seed(number);
+        let changes: Vec<Change> = (0..seed.below(25)).map(|_| random_change(&mut seed)).collect();
+        let (mut at_once, mut one_by_one) = (State::new(Some("n1".into())), State::new(Some("n1".into())));
+        let applied = at_once.apply(changes.clone());
+        let each: Vec<Applied> = changes.into_iter().map(|change| one_by_one.apply([change])).collect();
+        assert_eq!(said(&at_once.view()), said(&one_by_one.view()), "seed {number}");
+        assert_eq!(applied.workloads, each.iter().map(|applied| applied.workloads).sum::<usize>(), "seed {number}");
+    }
+}

@@ -1,20 +1,24 @@
 //! Delta discovery (spec wire-protocols 2, state-and-dns 2).
 
+mod prepared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
-use istio_api::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use istio_api::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Payload, Resource};
 use prost_types::value::Kind;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt};
+use tonic::codegen::http;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Fault, Shared};
+use super::{Behaviour, Fault, Shared, lock};
 use crate::control_plane::resources::{Resource as AsSent, Resources};
+pub(super) use prepared::Prepared;
+use prepared::{Codec, Said};
 
 /// Responses that wait for a client to read them.
 const OUTGOING: usize = 64;
@@ -22,17 +26,18 @@ const OUTGOING: usize = 64;
 #[derive(Clone)]
 pub(super) struct Discovery(pub(super) Arc<Shared>);
 
-type Outgoing = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
+type Outgoing = mpsc::Sender<Result<Said, Status>>;
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
-    type DeltaAggregatedResourcesStream =
-        Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send + 'static>>;
+impl Discovery {
+    /// Answers a call, which is one of `DeltaAggregatedResources`: nothing else is asked of it.
+    pub(super) async fn call(self, request: http::Request<tonic::body::Body>) -> http::Response<tonic::body::Body> {
+        tonic::server::Grpc::new(Codec).streaming(self, request).await
+    }
 
-    async fn delta_aggregated_resources(
-        &self,
+    async fn stream(
+        self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+    ) -> Result<Response<ReceiverStream<Result<Said, Status>>>, Status> {
         self.0.admits(request.metadata())?;
         let fault = self.0.behaviour.borrow().discovery;
         match fault {
@@ -44,7 +49,17 @@ impl AggregatedDiscoveryService for Discovery {
         self.0.count(|tally| tally.streams += 1);
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         tokio::spawn(converse(self.0.clone(), request.into_inner(), outgoing));
-        Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
+        Ok(Response::new(ReceiverStream::new(queue)))
+    }
+}
+
+impl tonic::server::StreamingService<DeltaDiscoveryRequest> for Discovery {
+    type Response = Said;
+    type ResponseStream = ReceiverStream<Result<Said, Status>>;
+    type Future = tonic::codegen::BoxFuture<Response<Self::ResponseStream>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
+        Box::pin(self.clone().stream(request))
     }
 }
 
@@ -56,6 +71,13 @@ struct Subscribed {
     names: Option<BTreeSet<String>>,
     /// The client's node.
     node: String,
+}
+
+impl Subscribed {
+    /// Whether it is everything that has to be sent.
+    fn wants_all_anew(&self) -> bool {
+        self.sent.is_empty() && self.names.is_none()
+    }
 }
 
 async fn converse(
@@ -76,28 +98,46 @@ async fn converse(
                 let (url, name, resource) = one.ok()?;
                 types.get_mut(url)?.sent.insert(name.clone(), resource.version());
                 nonce += 1;
-                outgoing.send(Ok(response(&shared, url, nonce, vec![as_sent(url, &name, &resource)], vec![]))).await.ok()?;
+                let said = response(&shared, url, nonce, vec![as_sent(url, &name, &resource)], vec![]);
+                outgoing.send(Ok(Said::Now(said))).await.ok()?;
                 continue;
             }
         };
         if due.is_empty() {
             continue; // large meshes are not copied for an acknowledgement
         }
-        let mut now = Resources::clone(&resources.borrow_and_update());
-        now.extend(behaviour.borrow_and_update().extra.clone());
-        if behaviour.borrow().discovery == Fault::Silent {
+        let mesh = resources.borrow_and_update().clone();
+        let Behaviour { extra, discovery, .. } = behaviour.borrow_and_update().clone();
+        if discovery == Fault::Silent {
             continue;
         }
         for Due { url, always, asked } in due {
             let subscribed = types.get_mut(&url)?;
-            let (resources, removed_resources) = difference(&url, subscribed, &now, &asked);
+            nonce += 1;
+            if always && subscribed.wants_all_anew() {
+                let prepared = lock(&shared.prepared).take_if(|prepared| prepared.is_of(&url, &mesh, &extra));
+                if let Some(prepared) = prepared {
+                    let rest = response(&shared, &url, nonce, vec![], vec![]);
+                    shared.count(|tally| tally.resources += prepared.versions.len());
+                    outgoing.send(Ok(Said::Prepared(prepared.resources, rest))).await.ok()?;
+                    subscribed.sent = prepared.versions;
+                    continue;
+                }
+            }
+            let (resources, removed_resources) = difference(&url, subscribed, &of_type(&url, &mesh, &extra), &asked);
             if !always && resources.is_empty() && removed_resources.is_empty() {
                 continue;
             }
-            nonce += 1;
-            outgoing.send(Ok(response(&shared, &url, nonce, resources, removed_resources))).await.ok()?;
+            let said = response(&shared, &url, nonce, resources, removed_resources);
+            outgoing.send(Ok(Said::Now(said))).await.ok()?;
         }
     }
+}
+
+/// All of one type, by name: what the mesh says, and what there is beside or instead.
+fn of_type<'a>(url: &str, mesh: &'a Resources, extra: &'a Resources) -> BTreeMap<&'a String, &'a AsSent> {
+    let both = mesh.iter().chain(extra);
+    both.filter(|((kind, _), _)| *kind == url).map(|((_, name), resource)| (name, resource)).collect()
 }
 
 fn response(
@@ -149,6 +189,9 @@ fn take(shared: &Shared, types: &mut BTreeMap<String, Subscribed>, request: Delt
         });
         return Vec::new();
     }
+    if types.is_empty() {
+        shared.count(|tally| tally.asked = Some(Instant::now()));
+    }
     let first = !types.contains_key(&request.type_url);
     let subscribed = types.entry(request.type_url.clone()).or_default();
     if first {
@@ -173,7 +216,7 @@ fn take(shared: &Shared, types: &mut BTreeMap<String, Subscribed>, request: Delt
 fn difference(
     url: &str,
     subscribed: &mut Subscribed,
-    now: &Resources,
+    now: &BTreeMap<&String, &AsSent>,
     asked: &[String],
 ) -> (Vec<Resource>, Vec<String>) {
     // With a service come its endpoints, and to a node its own pods (as istiod has it).
@@ -181,14 +224,14 @@ fn difference(
         None => true,
         Some(names) => names.contains(name) || aliases.iter().any(|alias| names.contains(alias)),
     };
-    let of_type = || now.iter().filter(|((kind, _), _)| *kind == url).map(|((_, name), resource)| (name, resource));
-    let told: BTreeSet<&String> = of_type().filter(|(name, r)| named(name, &r.aliases)).map(|(name, _)| name).collect();
+    let all = || now.iter().map(|(name, resource)| (*name, *resource));
+    let told: BTreeSet<&String> = all().filter(|(name, r)| named(name, &r.aliases)).map(|(name, _)| name).collect();
     let wanted = |name: &String, r: &AsSent| {
         told.contains(name)
             || (!r.node.is_empty() && r.node == subscribed.node)
             || r.services.iter().any(|s| told.contains(s))
     };
-    let mut there: BTreeMap<&String, _> = of_type().filter(|(name, r)| wanted(name, r)).collect();
+    let mut there: BTreeMap<&String, _> = all().filter(|(name, r)| wanted(name, r)).collect();
     let has = |name: &String| there.iter().any(|(there, r)| *there == name || r.aliases.contains(name));
     let mut removed: Vec<String> = asked.iter().filter(|name| !has(name)).cloned().collect();
     removed.extend(subscribed.sent.keys().filter(|name| !there.contains_key(*name)).cloned());

@@ -9,7 +9,6 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use istio_api::ca::istio_certificate_service_server::IstioCertificateServiceServer;
-use istio_api::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +45,7 @@ async fn connection(shared: Arc<Shared>, socket: TcpStream) {
         let accepted = timeout(HANDSHAKE, TlsAcceptor::from(Arc::new(config)).accept(socket)).await;
         let io = TokioIo::new(accepted.ok()?.ok()?);
         let service = TowerToHyperService::new(Services {
-            discovery: AggregatedDiscoveryServiceServer::new(ads::Discovery(shared.clone())),
+            discovery: ads::Discovery(shared.clone()),
             ca: IstioCertificateServiceServer::new(ca::Ca(shared.clone())),
         });
         http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await.ok()
@@ -77,7 +76,7 @@ fn tls(behaviour: &Behaviour, address: std::net::IpAddr) -> Option<ServerConfig>
 /// Both services behind one port.
 #[derive(Clone)]
 struct Services {
-    discovery: AggregatedDiscoveryServiceServer<ads::Discovery>,
+    discovery: ads::Discovery,
     ca: IstioCertificateServiceServer<ca::Ca>,
 }
 
@@ -95,7 +94,8 @@ impl Service<Request<hyper::body::Incoming>> for Services {
         if request.uri().path().starts_with("/istio.v1.auth.") {
             self.ca.call(request)
         } else {
-            self.discovery.call(request)
+            let discovery = self.discovery.clone();
+            Box::pin(async move { Ok(discovery.call(request).await) })
         }
     }
 }

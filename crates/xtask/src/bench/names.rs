@@ -54,7 +54,7 @@ fn once(spec: &ZtunnelSpec, seconds: u32) -> Outcome<[f64; COLUMNS.len()]> {
     let mesh = Mesh::new()?;
     let node = mesh.add_node("a")?;
     let istiod = Istiod::start(&mesh)?;
-    istiod.update(|behaviour| behaviour.extra = population(WORKLOADS, SERVICES))?;
+    istiod.update(|behaviour| behaviour.extra = population(WORKLOADS, SERVICES).into())?;
     let ztunnel = node.start_ztunnel(&istiod.ztunnel(&node, spec)?)?;
     ztunnel.wait_ready(DEADLINE)?;
     let client = node.add_pod(PodSpec::new("client", "shop", "front", Capture::Enrolled).dns(DnsCapture::On))?;

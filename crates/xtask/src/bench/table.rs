@@ -28,16 +28,20 @@ pub(super) fn by_build<const N: usize>(
     columns: [&str; N],
     once: impl Fn(&Path) -> Outcome<[f64; N]>,
 ) -> Outcome<Table> {
-    let (mut lines, mut json) = (Vec::new(), Vec::new());
     let contenders = std::iter::once(("ztunnel", &programs.ztunnel));
-    for (name, program) in contenders.chain(programs.other.iter().map(|other| ("other", other))) {
-        let mut all = Vec::new();
-        for round in 1..=rounds {
+    let contenders: Vec<_> = contenders.chain(programs.other.iter().map(|other| ("other", other))).collect();
+    let mut all = vec![Vec::new(); contenders.len()];
+    for round in 1..=rounds {
+        for ((name, program), figures) in contenders.iter().zip(&mut all) {
             eprintln!("{} of {name}, round {round} of {rounds}", row.name);
-            all.push(once(program)?);
+            figures.push(once(program)?);
         }
+    }
+    let (mut lines, mut json) = (Vec::new(), Vec::new());
+    for ((name, _), all) in contenders.iter().zip(&all) {
         let medians: Vec<f64> = (0..N).map(|column| Spread::of(all.iter().map(|round| round[column])).median).collect();
-        lines.push(std::iter::once(name.to_owned()).chain(medians.iter().map(|value| figure(*value))).collect());
+        let line = std::iter::once((*name).to_owned()).chain(medians.iter().map(|value| figure(*value)));
+        lines.push(line.collect::<Vec<_>>());
         let rounds: Vec<&[f64]> = all.iter().map(|round| &round[..]).collect();
         json.push(json!({ "contender": name, "columns": &columns[..], "rounds": rounds, "medians": medians }));
     }

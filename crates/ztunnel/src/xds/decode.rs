@@ -11,24 +11,21 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
-use istio_api::discovery::Resource;
+use istio_api::borrowed::{Address, Malformed, Resource};
 use istio_api::security::Authorization;
-use istio_api::workload::Address;
-use istio_api::workload::address::Type;
 use mesh::{Change, NamespacedHostname, Uid, View};
-use prost::{DecodeError, Message};
+use prost::Message;
 
 pub use intern::Interner;
 
-use super::subscription::{Kind, Name, Received, Verdict, Version};
+use super::subscription::{Kind, Lookups, Name, Received, Verdict, Version};
 
 /// Why a resource is not applied (wording: spec state-and-dns 2.3).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejection {
     /// Not protobuf of the type.
     #[error("decode: {0}")]
-    Malformed(#[from] DecodeError),
+    Malformed(#[from] Malformed),
     /// Nothing in it.
     #[error("XDS payload without resource")]
     NoPayload,
@@ -83,14 +80,19 @@ struct Readable {
     flaw: Option<String>,
 }
 
-/// Takes one resource of a response apart.
-pub fn resource(kind: Kind, resource: Resource, names: &mut Interner) -> (Received, Option<Change>) {
+/// Takes one resource of a response apart. Other names of it are kept where something may have been asked for by them.
+pub fn resource(
+    kind: Kind,
+    resource: &Resource<'_>,
+    lookups: Lookups,
+    names: &mut Interner,
+) -> (Received, Option<Change>) {
     let name: Name = resource.name.into();
-    let decoded = match resource.resource {
+    let decoded = match resource.payload {
         None => Err(Rejection::NoPayload),
         Some(payload) => match kind {
-            Kind::Address => address(&name, payload.value, names),
-            Kind::Authorization => authorization(&name, payload.value, names),
+            Kind::Address => address(&name, payload, names),
+            Kind::Authorization => authorization(&name, payload, names),
         },
     };
     let (verdict, change) = match decoded {
@@ -98,26 +100,30 @@ pub fn resource(kind: Kind, resource: Resource, names: &mut Interner) -> (Receiv
         Ok(Readable { change, flaw: Some(flaw) }) => (Verdict::Flawed(flaw), Some(change)),
         Err(rejection) => (Verdict::Rejected(rejection.to_string()), None),
     };
-    (Received { name, version: resource.version.into(), aliases: resource.aliases, verdict }, change)
+    let aliases = match lookups {
+        Lookups::Everything => Vec::new(),
+        Lookups::OnDemand => resource.aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+    };
+    (Received { name, version: resource.version.into(), aliases, verdict }, change)
 }
 
 /// What is no resource at all, and so has no name by which it could be kept or refused.
-pub fn nameless(error: DecodeError) -> Received {
+pub fn nameless(error: Malformed) -> Received {
     let verdict = Verdict::Rejected(Rejection::from(error).to_string());
     Received { name: Name::default(), version: Version::default(), aliases: Vec::new(), verdict }
 }
 
-fn address(name: &Name, payload: Bytes, names: &mut Interner) -> Result<Readable, Rejection> {
-    let change = match Address::decode(payload)?.r#type {
-        Some(Type::Workload(workload)) => address::workload(name, workload, names)?.into(),
-        Some(Type::Service(service)) => address::service(service, names)?.into(),
+fn address(name: &Name, payload: &[u8], names: &mut Interner) -> Result<Readable, Rejection> {
+    let change = match Address::read(payload)? {
+        Some(Address::Workload(workload)) => address::workload(name, *workload, names)?.into(),
+        Some(Address::Service(service)) => address::service(*service, names)?.into(),
         None => return Err(Rejection::UnknownType),
     };
     Ok(Readable { change, flaw: None })
 }
 
-fn authorization(name: &Name, payload: Bytes, names: &mut Interner) -> Result<Readable, Rejection> {
-    let policy = policy::policy(name, Authorization::decode(payload)?, names)?;
+fn authorization(name: &Name, payload: &[u8], names: &mut Interner) -> Result<Readable, Rejection> {
+    let policy = policy::policy(name, Authorization::decode(payload).map_err(Malformed::from)?, names)?;
     let flaw = policy::flaw(&policy);
     Ok(Readable { change: policy.into(), flaw })
 }

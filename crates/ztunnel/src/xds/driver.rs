@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use mesh::{Change, Need, State};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::decode::Interner;
@@ -41,6 +41,8 @@ pub struct Driver {
     asked: HashMap<Name, Vec<(Instant, oneshot::Sender<()>)>>,
     /// Where to put requests while there is a stream.
     outgoing: Option<mpsc::Sender<Request>>,
+    /// When to look after what changes without telling.
+    look: Option<Interval>,
     counts: Counts,
     rejected: Rejected,
     synced: Option<oneshot::Sender<()>>,
@@ -86,6 +88,7 @@ impl Driver {
             questions,
             asked: HashMap::new(),
             outgoing: None,
+            look: None,
             counts,
             rejected,
             synced: Some(synced),
@@ -102,6 +105,9 @@ impl Driver {
     }
 
     async fn serve(&mut self) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look = Some(look);
         let Some(remote) = self.remote.clone() else {
             self.note_sync();
             return self.beside(pending()).await;
@@ -123,8 +129,6 @@ impl Driver {
     /// Waits for something, and looks after everything else meanwhile.
     async fn beside<T>(&mut self, future: impl Future<Output = T>) -> T {
         tokio::pin!(future);
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let sweep = self.subscriptions.next_sweep();
             let sweep = async { sleep_until(sweep.map_or_else(Instant::now, Into::into)).await };
@@ -132,9 +136,10 @@ impl Driver {
             tokio::select! {
                 output = &mut future => return output,
                 question = next(&mut self.questions) => self.answer(question),
-                _ = look.tick() => {
+                () = tick(&mut self.look) => {
                     self.look_at_document().await;
                     self.forget_questions();
+                    self.views.let_go();
                 }
                 () = sweep, if has_sweep => self.sweep(),
             }
@@ -239,6 +244,14 @@ fn key(need: &Need) -> Option<Name> {
         Need::Address(address) => Some(address.to_string().into()),
         Need::Host(name) => Some(name.to_string().into()),
         Need::LocalWorkload(_) | Need::Policy(_) | Need::Resolve { .. } => None,
+    }
+}
+
+/// The next tick; never, before there is a clock.
+async fn tick(look: &mut Option<Interval>) {
+    match look {
+        Some(look) => drop(look.tick().await),
+        None => pending().await,
     }
 }
 

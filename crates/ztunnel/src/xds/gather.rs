@@ -4,7 +4,7 @@
 //! driver may run a large one elsewhere.
 
 use bytes::{Buf, Bytes};
-use istio_api::discovery::Resource;
+use istio_api::borrowed::Resource;
 use mesh::State;
 use prost::{DecodeError, Message};
 
@@ -61,15 +61,10 @@ pub(super) fn apply(
     let mut resources = Vec::with_capacity(push.resources.len());
     let mut bytes = 0;
     let upserts = push.resources.into_iter().filter_map(|resource| {
-        let (received, change) = match Resource::decode(resource) {
-            Ok(mut resource) => {
-                if lookups == Lookups::Everything {
-                    // Nobody asks for anything by name. Kept until the push is settled, they would leave holes between
-                    // what is made of it.
-                    resource.aliases = Vec::new();
-                }
-                bytes += resource.resource.as_ref().map_or(0, |payload| payload.value.len());
-                decode::resource(kind, resource, names)
+        let (received, change) = match Resource::read(&resource) {
+            Ok(resource) => {
+                bytes += resource.payload.map_or(0, <[u8]>::len);
+                decode::resource(kind, &resource, lookups, names)
             }
             Err(error) => (decode::nameless(error), None),
         };
@@ -97,11 +92,11 @@ pub(super) fn remove<'a>(kind: Kind, names: impl IntoIterator<Item = &'a Name>, 
 
 #[cfg(test)]
 mod tests {
-    use istio_api::discovery::{DeltaDiscoveryResponse, Payload};
+    use istio_api::discovery::{DeltaDiscoveryResponse, Payload, Resource};
     use istio_api::workload::address::Type;
     use istio_api::workload::{Address, Workload};
 
-    use super::*;
+    use super::{Gathered, Interner, Kind, Lookups, Message as _, State, apply};
     use crate::xds::subscription::Verdict;
 
     fn workload(uid: &str, addresses: Vec<Vec<u8>>) -> Resource {

@@ -6,12 +6,15 @@
 //! of a stream fit what servers take ([`MAX_CLAIM`]); what they leave out is asked for again or swept, so that nothing
 //! outlives its removal. What resources mean is not known here, and nothing here does I/O.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
+use rustc_hash::FxBuildHasher;
 
 /// Longest list of held versions in one request, in bytes of names and versions. Common servers take 4 MiB.
 pub const MAX_CLAIM: usize = 2 * 1024 * 1024;
@@ -186,12 +189,39 @@ pub struct Subscriptions {
 /// One type.
 #[derive(Debug, Default)]
 struct Subscription {
-    versions: HashMap<Name, Version>,
+    held: HashSet<Held, FxBuildHasher>,
     /// Held, not claimed on this stream, and not repeated by the control plane so far.
     unclaimed: HashSet<Name>,
     sweep: Option<Instant>,
     synced: bool,
 }
+
+/// A resource that is held, found by its name.
+#[derive(Debug)]
+struct Held {
+    name: Name,
+    version: Version,
+}
+
+impl Borrow<str> for Held {
+    fn borrow(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.name).hash(state);
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Held {}
 
 impl Subscriptions {
     /// Nothing is held yet.
@@ -249,33 +279,32 @@ impl Subscriptions {
         let Response { kind, nonce, resources, removed } = response;
         let error = nack(&resources);
         let mut woken = Vec::new();
-        let mut wake = |waiting: &mut HashSet<Name>, name: &str| woken.extend(waiting.take(name));
+        let held = &mut self.of(kind).held;
+        if held.is_empty() {
+            held.reserve(resources.len());
+        }
         for Received { name, version, aliases, verdict } in resources {
-            for key in std::iter::once(&*name).chain(aliases.iter().map(String::as_str)) {
-                wake(&mut self.waiting, key);
-                self.absent.remove(key);
-            }
+            self.answered(&name, &aliases, &mut woken);
             match verdict.complaint() {
-                None => drop(self.rejected.remove(&(kind, name.clone()))),
+                None => self.is_well(kind, &name),
                 Some(text) if self.rejected.len() < MAX_REJECTED => {
                     self.rejected.insert((kind, name.clone()), text.to_owned());
                 }
                 Some(_) => {}
             }
             let subscription = self.of(kind);
-            subscription.unclaimed.remove(&name);
+            subscription.heard_of(&name);
             if !matches!(verdict, Verdict::Rejected(_)) {
                 // With the new text of its name, which the rest of the process holds now.
-                subscription.versions.remove(&name);
-                subscription.versions.insert(name, version);
+                subscription.held.replace(Held { name, version });
             }
         }
         for name in removed {
-            wake(&mut self.waiting, &name);
-            self.rejected.remove(&(kind, name.clone()));
+            woken.extend(self.waiting.take(&name));
+            self.is_well(kind, &name);
             let subscription = self.of(kind);
-            subscription.unclaimed.remove(&name);
-            if subscription.versions.remove(&name).is_none() {
+            subscription.heard_of(&name);
+            if !subscription.held.remove(&*name) {
                 self.note_absence(now, name);
             }
         }
@@ -283,6 +312,24 @@ impl Subscriptions {
         subscription.synced = true;
         subscription.sweep = (!subscription.unclaimed.is_empty()).then(|| now + SWEEP_AFTER);
         Settled { answer: Request::Settle { url: kind.url().to_owned(), nonce, error }, woken }
+    }
+
+    /// There is something at these keys, for whoever has waited for it.
+    fn answered(&mut self, name: &Name, aliases: &[String], woken: &mut Vec<Name>) {
+        if self.waiting.is_empty() && self.absent.is_empty() {
+            return; // as it always is where everything is asked for
+        }
+        for key in std::iter::once(&**name).chain(aliases.iter().map(String::as_str)) {
+            woken.extend(self.waiting.take(key));
+            self.absent.remove(key);
+        }
+    }
+
+    /// There is nothing to complain of any more.
+    fn is_well(&mut self, kind: Kind, name: &Name) {
+        if !self.rejected.is_empty() {
+            self.rejected.remove(&(kind, name.clone()));
+        }
     }
 
     fn note_absence(&mut self, now: Instant, name: Name) {
@@ -335,7 +382,7 @@ impl Subscriptions {
             }
         }
         for (kind, name) in &gone {
-            self.of(*kind).versions.remove(name);
+            self.of(*kind).held.remove(&**name);
         }
         gone
     }
@@ -355,18 +402,25 @@ impl Subscriptions {
     /// How many resources are held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.address.versions.len() + self.authorization.versions.len()
+        self.address.held.len() + self.authorization.held.len()
     }
 }
 
 impl Subscription {
+    /// The control plane has said something of it on this stream.
+    fn heard_of(&mut self, name: &Name) {
+        if !self.unclaimed.is_empty() {
+            self.unclaimed.remove(name);
+        }
+    }
+
     /// As much of what is held as fits a request; the rest is noted.
     fn claim(&mut self) -> BTreeMap<Name, Version> {
         let mut left = MAX_CLAIM;
         let mut claimed = BTreeMap::new();
         self.unclaimed.clear();
         self.sweep = None;
-        for (name, version) in &self.versions {
+        for Held { name, version } in &self.held {
             let size = name.len() + version.len() + CLAIM_OVERHEAD;
             if size <= left {
                 left -= size;

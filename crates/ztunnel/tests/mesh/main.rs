@@ -169,11 +169,16 @@ fn at(pod: &Pod, port: u16) -> SocketAddr {
 }
 
 /// Asks until the answer is yes.
-fn eventually(what: &str, mut ask: impl FnMut() -> bool) -> Outcome {
+fn eventually(what: &str, ask: impl FnMut() -> bool) -> Outcome {
+    within(DEADLINE, what, ask)
+}
+
+/// The same of something that takes longer than most.
+fn within(deadline: Duration, what: &str, mut ask: impl FnMut() -> bool) -> Outcome {
     let start = Instant::now();
     while !ask() {
-        if start.elapsed() > DEADLINE {
-            return Err(format!("did not happen within {DEADLINE:?}: {what}").into());
+        if start.elapsed() > deadline {
+            return Err(format!("did not happen within {deadline:?}: {what}").into());
         }
         std::thread::sleep(PAUSE);
     }

@@ -83,7 +83,7 @@ fn what_was_tried_for_another_port_or_service_is_a_choice_all_the_same() {
         (Pick { service: "ns/other.example".parse().unwrap(), ..pick("a") }, 2),
         (pick("a"), 1),
     ] {
-        let past = Past { failures: &Failures::default(), tried: &[tried.clone()], now: Instant::now() };
+        let past = Past { failures: &Failures::default(), tried: std::slice::from_ref(&tried), now: Instant::now() };
         let all = chances(|draw| {
             let chosen = choose(&view, service, &held(&view, "client"), (80, PortRule::Declared), &past, draw);
             chosen.map(|chosen| chosen.workload.name.to_string())

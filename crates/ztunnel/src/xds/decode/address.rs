@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use istio_api::borrowed;
 use istio_api::workload as wire;
 use istio_api::workload::gateway_address::Destination;
 use mesh::name::Text;
@@ -12,42 +13,42 @@ use mesh::workload::{
     ApplicationTunnel, DEFAULT_CAPACITY, DEFAULT_CLUSTER, DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN,
     GatewayDestination, Health, Membership, NetworkMode, Protocol, TunnelProtocol, WorkloadType,
 };
-use mesh::{Deployment, GatewayAddress, NamespacedHostname, NetworkAddress, PortMap, Service, Uid, Workload};
+use mesh::{GatewayAddress, NamespacedHostname, NetworkAddress, PortMap, Service, Uid, Workload};
 
+use super::intern::{DeploymentTexts, Place};
 use super::{Interner, Name, Rejection};
 
 /// Bits of an IPv6 address before the IPv4 address that is mapped into it (RFC 4291 §2.5.5.2).
 const MAPPED_PREFIX: u32 = 96;
 
-pub(super) fn workload(name: &Name, w: wire::Workload, names: &mut Interner) -> Result<Workload, Rejection> {
+pub(super) fn workload(name: &Name, w: borrowed::Workload<'_>, names: &mut Interner) -> Result<Workload, Rejection> {
     if w.uid.is_empty() {
         return Err(Rejection::NoKey("uid"));
     }
-    let mut services = Vec::with_capacity(w.services.len());
-    for (key, list) in &w.services {
-        services.push(Membership { service: names.service(key)?, ports: ports(&list.ports)? });
-    }
-    let place = w.locality.unwrap_or_default();
-    let locality = names.locality(&place.region, &place.zone, &place.subzone);
-    let application_tunnel = w.application_tunnel.map(application_tunnel).transpose()?;
-    let deployment = Deployment {
-        trust_domain: names.get(or(&w.trust_domain, DEFAULT_TRUST_DOMAIN)),
-        canonical_name: names.get(&w.canonical_name),
-        canonical_revision: names.get(&w.canonical_revision),
-        workload_name: names.get(&w.workload_name),
+    names.make_room();
+    let deployment = DeploymentTexts {
+        trust_domain: or(w.trust_domain, DEFAULT_TRUST_DOMAIN),
+        canonical_name: w.canonical_name,
+        canonical_revision: w.canonical_revision,
+        workload_name: w.workload_name,
         workload_type: workload_type(w.workload_type),
-        cluster_id: names.get(or(&w.cluster_id, DEFAULT_CLUSTER)),
+        cluster_id: or(w.cluster_id, DEFAULT_CLUSTER),
     };
+    let mut services = Vec::with_capacity(w.services.len());
+    for membership in &w.services {
+        services
+            .push(Membership { service: names.service(membership.service)?, ports: ports(membership.ports.iter())? });
+    }
     // As a rule the resource has the same name: one text for both.
     let uid: Uid = if *w.uid == **name { name.clone().into() } else { w.uid.into() };
     Ok(Workload {
-        name: Text::end_of(uid.shared(), &w.name),
+        name: Text::end_of(uid.shared(), w.name),
         uid,
-        namespace: names.get(&w.namespace),
-        service_account: names.get(or(&w.service_account, DEFAULT_SERVICE_ACCOUNT)),
+        namespace: names.get(w.namespace),
+        service_account: names.get(or(w.service_account, DEFAULT_SERVICE_ACCOUNT)),
         addresses: w.addresses.iter().map(|bytes| ip(bytes)).collect::<Result<_, _>>()?,
-        deployment: names.deployment(deployment),
-        network: names.get(&w.network),
+        deployment: names.deployment(&deployment),
+        network: names.get(w.network),
         protocol: protocol(w.tunnel_protocol)?,
         network_mode: match known("network_mode", w.network_mode)? {
             wire::NetworkMode::Standard => NetworkMode::Standard,
@@ -60,10 +61,10 @@ pub(super) fn workload(name: &Name, w: wire::Workload, names: &mut Interner) -> 
         waypoint: w.waypoint.map(|gateway| self::gateway(gateway, names)).transpose()?.map(Box::new),
         network_gateway: w.network_gateway.map(|gateway| self::gateway(gateway, names)).transpose()?.map(Box::new),
         native_tunnel: w.native_tunnel,
-        application_tunnel,
+        application_tunnel: w.application_tunnel.map(application_tunnel).transpose()?,
         hostname: w.hostname.into(),
-        node: names.get(&w.node),
-        locality,
+        node: names.get(w.node),
+        locality: names.locality(&Place { region: w.region, zone: w.zone, subzone: w.subzone }),
         capacity: w.capacity.unwrap_or(DEFAULT_CAPACITY),
         authorization_policies: names.policies(&w.authorization_policies),
         services: names.memberships(services),
@@ -79,6 +80,7 @@ pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service,
     if s.hostname.is_empty() {
         return Err(Rejection::NoKey("hostname"));
     }
+    names.make_room();
     let key = names.service(&format!("{}/{}", s.namespace, s.hostname))?;
     // A VIP that is listed twice is one VIP.
     let (mut vips, mut cidr_vips) = (BTreeSet::new(), BTreeSet::new());
@@ -104,7 +106,7 @@ pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service,
         hostname: key.hostname,
         vips: vips.into_iter().collect(),
         cidr_vips: cidr_vips.into_iter().collect(),
-        ports: ports(&s.ports)?,
+        ports: ports(s.ports.iter().map(|port| (port.service_port, port.target_port)))?,
         subject_alt_names: s.subject_alt_names.iter().map(|name| names.get(name)).collect(),
         waypoint: s.waypoint.map(|waypoint| gateway(waypoint, names)).transpose()?,
         weighted_waypoints,
@@ -190,9 +192,8 @@ fn gateway(gateway: wire::GatewayAddress, names: &mut Interner) -> Result<Gatewa
     Ok(GatewayAddress { destination, hbone_port: port("hbone_mtls_port", gateway.hbone_mtls_port)? })
 }
 
-fn ports(list: &[wire::Port]) -> Result<PortMap, Rejection> {
-    let pair = |p: &wire::Port| Ok((port("service_port", p.service_port)?, port("target_port", p.target_port)?));
-    list.iter().map(pair).collect()
+fn ports(pairs: impl Iterator<Item = (u32, u32)>) -> Result<PortMap, Rejection> {
+    pairs.map(|(from, to)| Ok((port("service_port", from)?, port("target_port", to)?))).collect()
 }
 
 fn port(field: &'static str, value: u32) -> Result<u16, Rejection> {

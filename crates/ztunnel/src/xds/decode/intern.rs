@@ -1,60 +1,95 @@
 //! What many objects share is kept once: namespaces, nodes, service names, localities, lists of services and the like.
 //!
-//! Bounded by what is in use: what nobody else holds is dropped whenever the collection has doubled.
+//! Bounded by what is in use: what nobody else holds is dropped whenever the collection has doubled. Composed things are
+//! found by their texts, so that nothing is made to see that it is there already.
 
-use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use hashbrown::Equivalent;
 use mesh::name::InvalidNamespacedHostname;
-use mesh::workload::Membership;
+use mesh::workload::{Membership, WorkloadType};
 use mesh::{Deployment, Locality, NamespacedHostname, PolicyName};
+use rustc_hash::FxBuildHasher;
 
 /// Size up to which nothing is dropped.
 const SMALL: usize = 4_096;
 
+/// A set in which an element is found by what it consists of.
+type Composed<T> = hashbrown::HashSet<Arc<T>, FxBuildHasher>;
+
 /// What is in use.
 #[derive(Debug)]
 pub struct Interner {
-    texts: HashSet<Arc<str>>,
-    services: HashMap<Box<str>, NamespacedHostname>,
-    memberships: HashSet<Arc<[Membership]>>,
-    policies: HashSet<Arc<[PolicyName]>>,
-    localities: HashSet<Arc<Locality>>,
-    deployments: HashSet<Arc<Deployment>>,
+    texts: HashSet<Arc<str>, FxBuildHasher>,
+    services: HashMap<Box<str>, NamespacedHostname, FxBuildHasher>,
+    memberships: HashSet<Arc<[Membership]>, FxBuildHasher>,
+    policies: HashSet<Arc<[PolicyName]>, FxBuildHasher>,
+    localities: Composed<Locality>,
+    deployments: Composed<Deployment>,
+    nowhere: Arc<Locality>,
     /// Size at which to look for what nobody holds.
     full: usize,
+}
+
+/// A [`Deployment`] to be; hashes like it.
+#[derive(Debug, Hash)]
+pub(super) struct DeploymentTexts<'a> {
+    pub(super) trust_domain: &'a str,
+    pub(super) canonical_name: &'a str,
+    pub(super) canonical_revision: &'a str,
+    pub(super) workload_name: &'a str,
+    pub(super) workload_type: WorkloadType,
+    pub(super) cluster_id: &'a str,
+}
+
+impl Equivalent<Arc<Deployment>> for DeploymentTexts<'_> {
+    fn equivalent(&self, known: &Arc<Deployment>) -> bool {
+        *known.workload_name == *self.workload_name
+            && *known.canonical_name == *self.canonical_name
+            && *known.canonical_revision == *self.canonical_revision
+            && known.trust_domain.as_str() == self.trust_domain
+            && known.workload_type == self.workload_type
+            && known.cluster_id.as_str() == self.cluster_id
+    }
+}
+
+/// A [`Locality`] to be; hashes like it.
+#[derive(Debug, Hash)]
+pub(super) struct Place<'a> {
+    pub(super) region: &'a str,
+    pub(super) zone: &'a str,
+    pub(super) subzone: &'a str,
+}
+
+impl Equivalent<Arc<Locality>> for Place<'_> {
+    fn equivalent(&self, known: &Arc<Locality>) -> bool {
+        *known.region == *self.region && *known.zone == *self.zone && *known.subzone == *self.subzone
+    }
 }
 
 impl Default for Interner {
     fn default() -> Self {
         Self {
-            texts: HashSet::new(),
-            services: HashMap::new(),
-            memberships: HashSet::new(),
-            policies: HashSet::new(),
-            localities: HashSet::new(),
-            deployments: HashSet::new(),
+            texts: HashSet::default(),
+            services: HashMap::default(),
+            memberships: HashSet::default(),
+            policies: HashSet::default(),
+            localities: Composed::default(),
+            deployments: Composed::default(),
+            nowhere: Arc::default(),
             full: SMALL,
         }
     }
 }
 
-/// The one of `all` that equals `one`, which is put there if there is none.
-fn shared<T: ?Sized + Eq + Hash, O: Borrow<T> + Into<Arc<T>>>(all: &mut HashSet<Arc<T>>, one: O) -> Arc<T> {
-    if let Some(known) = all.get(one.borrow()) {
-        return known.clone();
-    }
-    let fresh: Arc<T> = one.into();
-    all.insert(fresh.clone());
-    fresh
-}
-
 impl Interner {
     /// The text, shared with all who asked for the same.
     pub fn get<T: From<Arc<str>>>(&mut self, text: &str) -> T {
-        self.make_room();
+        if text.is_empty() {
+            return Arc::<str>::default().into(); // of which there is one
+        }
         if let Some(known) = self.texts.get(text) {
             return Arc::clone(known).into();
         }
@@ -71,7 +106,6 @@ impl Interner {
         if let Some(known) = self.services.get(text) {
             return Ok(known.clone());
         }
-        self.make_room();
         let mut fresh: NamespacedHostname = text.parse()?;
         fresh.namespace = self.get(fresh.namespace.as_str());
         self.services.insert(text.into(), fresh.clone());
@@ -80,25 +114,57 @@ impl Interner {
 
     /// Memberships, likewise: those of a deployment's workloads are the same.
     pub fn memberships(&mut self, all: Vec<Membership>) -> Arc<[Membership]> {
-        self.make_room();
-        shared(&mut self.memberships, all)
+        if let Some(known) = self.memberships.get(&all[..]) {
+            return known.clone();
+        }
+        let fresh: Arc<[Membership]> = all.into();
+        self.memberships.insert(fresh.clone());
+        fresh
     }
 
     /// Names of policies, likewise.
-    pub fn policies(&mut self, names: &[String]) -> Arc<[PolicyName]> {
+    pub fn policies(&mut self, names: &[&str]) -> Arc<[PolicyName]> {
+        if names.is_empty() {
+            return Arc::default();
+        }
         let all: Vec<PolicyName> = names.iter().map(|name| self.get(name)).collect();
-        shared(&mut self.policies, all)
+        if let Some(known) = self.policies.get(&all[..]) {
+            return known.clone();
+        }
+        let fresh: Arc<[PolicyName]> = all.into();
+        self.policies.insert(fresh.clone());
+        fresh
     }
 
     /// A place, likewise.
-    pub fn locality(&mut self, region: &str, zone: &str, subzone: &str) -> Arc<Locality> {
-        let place = Locality { region: self.get(region), zone: self.get(zone), subzone: self.get(subzone) };
-        shared(&mut self.localities, place)
+    pub(super) fn locality(&mut self, place: &Place<'_>) -> Arc<Locality> {
+        if place.region.is_empty() && place.zone.is_empty() && place.subzone.is_empty() {
+            return self.nowhere.clone();
+        }
+        if let Some(known) = self.localities.get(place) {
+            return known.clone();
+        }
+        let (region, zone, subzone) = (self.get(place.region), self.get(place.zone), self.get(place.subzone));
+        let fresh = Arc::new(Locality { region, zone, subzone });
+        self.localities.insert(fresh.clone());
+        fresh
     }
 
     /// What workloads of a deployment have in common, likewise.
-    pub fn deployment(&mut self, deployment: Deployment) -> Arc<Deployment> {
-        shared(&mut self.deployments, deployment)
+    pub(super) fn deployment(&mut self, texts: &DeploymentTexts<'_>) -> Arc<Deployment> {
+        if let Some(known) = self.deployments.get(texts) {
+            return known.clone();
+        }
+        let fresh = Arc::new(Deployment {
+            trust_domain: self.get(texts.trust_domain),
+            canonical_name: self.get(texts.canonical_name),
+            canonical_revision: self.get(texts.canonical_revision),
+            workload_name: self.get(texts.workload_name),
+            workload_type: texts.workload_type,
+            cluster_id: self.get(texts.cluster_id),
+        });
+        self.deployments.insert(fresh.clone());
+        fresh
     }
 
     fn size(&self) -> usize {
@@ -106,7 +172,9 @@ impl Interner {
         self.texts.len() + self.services.len() + lists + self.localities.len() + self.deployments.len()
     }
 
-    fn make_room(&mut self) {
+    /// To be called before each object that is made of what is here: drops what nobody holds if there is much more than
+    /// there was after the last time.
+    pub fn make_room(&mut self) {
         if self.size() < self.full {
             return;
         }
@@ -135,13 +203,43 @@ mod tests {
         let key = names.service("ns/web.ns.svc").unwrap();
         assert!(Arc::ptr_eq(key.hostname.shared(), names.service("ns/web.ns.svc").unwrap().hostname.shared()));
         for i in 0..10 * SMALL {
-            let _: Arc<str> = names.get(&i.to_string());
+            names.make_room();
+            let text = i.to_string();
+            let _: Arc<str> = names.get(&text);
             let service = names.service(&format!("ns/{i}")).unwrap();
             let _ = names.memberships(vec![Membership { service, ports: PortMap::default() }]);
-            let _ = names.policies(&[format!("policy-{i}")]);
-            let _ = names.locality(&i.to_string(), "zone", "");
+            let _ = names.policies(&[&format!("policy-{i}")]);
+            let _ = names.locality(&Place { region: &text, zone: "zone", subzone: "" });
         }
         assert!(names.size() <= SMALL + 8, "{}", names.size());
         assert!(Arc::ptr_eq(&a, &names.get("ns")), "what is held stays");
+    }
+
+    #[test]
+    fn what_is_composed_is_found_by_its_texts() {
+        let mut names = Interner::default();
+        let place = |zone| Place { region: "region", zone, subzone: "" };
+        assert!(Arc::ptr_eq(&names.locality(&place("a")), &names.locality(&place("a"))));
+        assert!(!Arc::ptr_eq(&names.locality(&place("a")), &names.locality(&place("b"))));
+        let parts = |texts: [&'static str; 5], workload_type| {
+            let [trust_domain, canonical_name, canonical_revision, workload_name, cluster_id] = texts;
+            DeploymentTexts {
+                trust_domain,
+                canonical_name,
+                canonical_revision,
+                workload_name,
+                workload_type,
+                cluster_id,
+            }
+        };
+        let all = ["td", "name", "v1", "workload", "cluster"];
+        let first = names.deployment(&parts(all, WorkloadType::Pod));
+        assert!(Arc::ptr_eq(&first, &names.deployment(&parts(all, WorkloadType::Pod))));
+        assert!(!Arc::ptr_eq(&first, &names.deployment(&parts(all, WorkloadType::Job))));
+        for changed in 0..all.len() {
+            let mut others = all;
+            others[changed] = "other";
+            assert!(!Arc::ptr_eq(&first, &names.deployment(&parts(others, WorkloadType::Pod))), "part {changed}");
+        }
     }
 }

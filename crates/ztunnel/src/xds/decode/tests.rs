@@ -2,16 +2,19 @@ use std::sync::Arc;
 
 use std::net::IpAddr;
 
-use istio_api::discovery::Payload;
+use istio_api::discovery::{Payload, Resource};
 use istio_api::security as policy;
 use istio_api::security::string_match::MatchType;
 use istio_api::workload as wire;
+use istio_api::workload::Address;
+use istio_api::workload::address::Type;
 use istio_api::workload::gateway_address::Destination;
 use mesh::authorize::Decision;
 use mesh::workload::GatewayDestination;
 use mesh::{Policy, Service, Workload};
+use prost::Message as _;
 
-use super::*;
+use super::{Change, Interner, Kind, Lookups, Verdict, removal};
 
 const UID: &str = "c1//v1/Pod/ns/a";
 
@@ -21,7 +24,9 @@ fn resource_of(name: &str, payload: Vec<u8>) -> Resource {
 }
 
 fn decode(kind: Kind, resource: Resource) -> (Verdict, Option<Change>) {
-    let (received, change) = super::resource(kind, resource, &mut Interner::default());
+    let bytes = resource.encode_to_vec();
+    let read = istio_api::borrowed::Resource::read(&bytes).unwrap();
+    let (received, change) = super::resource(kind, &read, Lookups::Everything, &mut Interner::default());
     (received.verdict, change)
 }
 

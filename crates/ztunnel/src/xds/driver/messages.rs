@@ -65,11 +65,23 @@ impl Buf for Chunks {
         self.pieces.front().map_or(&[], |piece| piece)
     }
 
-    fn advance(&mut self, count: usize) {
-        drop(self.split_to(count));
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.length, "there is not as much");
+        self.length -= count;
+        while let Some(piece) = self.pieces.front_mut() {
+            if count < piece.len() {
+                return piece.advance(count);
+            }
+            count -= piece.len();
+            self.pieces.pop_front();
+        }
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        if let Some(piece) = self.pieces.front_mut().filter(|piece| length < piece.len()) {
+            self.length -= length;
+            return piece.split_to(length); // as nearly all are within one piece
+        }
         let mut part = self.split_to(length);
         match part.pieces.len() {
             1 => part.pieces.pop_front().unwrap_or_default(),
