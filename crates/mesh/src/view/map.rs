@@ -153,9 +153,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
         K: Borrow<Q>,
     {
         let hash = hash(key);
-        if self.entry_of(key, hash).is_none() {
-            return None; // and nothing is copied
-        }
+        self.entry_of(key, hash)?; // before anything is copied
         let mut node = &mut self.root;
         for level in 0.. {
             match node {
