@@ -55,6 +55,8 @@ pub enum Cause {
     PeerRefused,
     /// The tunnel that carried the connection was lost.
     TunnelLost,
+    /// The certificate of the peer of the tunnel that carried the connection was revoked.
+    Revoked,
     /// The TLS handshake with the gateway of another network failed.
     GatewayTls,
     /// The gateway of another network answered with a status other than 200.
@@ -129,6 +131,7 @@ impl Cause {
         Self::Http2,
         Self::PeerRefused,
         Self::TunnelLost,
+        Self::Revoked,
         Self::GatewayTls,
         Self::GatewayRefused,
         Self::GatewayLost,
@@ -148,7 +151,7 @@ impl Cause {
 
     /// The cause's row in the table.
     pub fn meaning(self) -> Meaning {
-        use ResponseFlag::{Connect, Deny, H2HandshakeFailure, IdentityError, NetworkPolicy, TlsFailure};
+        use ResponseFlag::{CertRevoked, Connect, Deny, H2HandshakeFailure, IdentityError, NetworkPolicy, TlsFailure};
         #[rustfmt::skip]
         let (code, stage, side, flag, status, wording, hint) = match self {
             Self::SocksRequest => ("socks-request", Stage::Request, Side::App, Connect, 400,
@@ -211,6 +214,9 @@ impl Cause {
             Self::TunnelLost => ("tunnel-lost", Stage::Copy, Side::Peer, Connect, 503,
                 "io error: …",
                 "The peer or its node has gone, or the network between the nodes has."),
+            Self::Revoked => ("revoked", Stage::Tls, Side::Peer, CertRevoked, 503,
+                "connection closed: peer certificate revoked by CRL",
+                "A list at `CRL_PATH` names a certificate of the peer's chain; give the peer another one, or correct the list."),
             Self::GatewayTls => ("gateway-tls", Stage::Tls, Side::Peer, TlsFailure, 503,
                 "io error: …",
                 "The certificate of the other network's gateway at dst.addr is not of the identity that is expected of it, or one side does not trust the other's root."),

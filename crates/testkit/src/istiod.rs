@@ -130,6 +130,8 @@ pub struct Tally {
 pub struct Issued {
     /// For whom.
     pub identity: String,
+    /// Its number.
+    pub serial: u64,
     /// When it was signed.
     pub at: SystemTime,
     /// When it ends, a second too early at most.

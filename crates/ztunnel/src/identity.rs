@@ -34,7 +34,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use mesh::Identity;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use certificate::{Certificate, LeafCheck, Terms, WorkloadCertificate};
 pub use csr::Csr;
@@ -43,11 +43,12 @@ pub use error::{IdentityError, MaterialError, SignError};
 pub use fake_ca::FakeCa;
 pub use istio_ca::{Behalf, IstioCa};
 pub use metrics::Counts;
+pub use revocation::{Revocations, Side};
 pub use schedule::Priority;
 pub use signer::{Issued, Signer};
 pub use tenants::Tenants;
 pub use trust::Rules;
-pub use verify::{WrongPeer, explain, peer_identity};
+pub use verify::{Acceptance, WrongPeer, explain, peer_identity};
 
 /// Longest that a caller waits for a certificate. More than [`SIGN_DEADLINE`], so that it is told what the CA said
 /// rather than that time ran out.
@@ -96,6 +97,7 @@ impl Default for Config {
 pub struct Identities {
     commands: mpsc::Sender<Command>,
     table: Arc<ArcSwap<Table>>,
+    revocations: Revocations,
 }
 
 /// Sets up certificates signed by `signer`. Nothing happens until the driver [runs](Driver::run).
@@ -103,7 +105,8 @@ pub struct Identities {
 pub fn new<S: Signer>(config: Config, signer: S, counts: Counts) -> (Identities, Driver<S>) {
     let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
     let table = Arc::new(ArcSwap::default());
-    (Identities { commands, table: table.clone() }, Driver::new(config, signer, queue, table, counts))
+    let revocations = config.rules.revocations.clone();
+    (Identities { commands, table: table.clone(), revocations }, Driver::new(config, signer, queue, table, counts))
 }
 
 /// What is known of every managed identity. Replaced whole when anything changes, which is rare next to looks at it.
@@ -132,6 +135,12 @@ enum Command {
 }
 
 impl Identities {
+    /// Tells when lists of revoked certificates have come into force after this call.
+    #[must_use]
+    pub fn revocations(&self) -> watch::Receiver<()> {
+        self.revocations.changes()
+    }
+
     /// The certificate of `identity` if a valid one is at hand, at the cost of a look into a table.
     #[must_use]
     pub fn current(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {

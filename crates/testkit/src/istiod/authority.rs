@@ -1,10 +1,12 @@
 //! A certificate authority: a root and what it signs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -43,20 +45,48 @@ impl Authority {
         self.0.pem()
     }
 
-    /// Signs a request for `uri`, whatever the request asks for. `ttl` may be zero: then it has expired already.
-    pub(super) fn sign(&self, csr: &str, uri: &str, ttl: Duration) -> Result<String, rcgen::Error> {
+    /// Signs a request for `uri`, whatever the request asks for: the certificate and its serial number. `ttl` may be zero:
+    /// then it has expired already.
+    pub(super) fn sign(&self, csr: &str, uri: &str, ttl: Duration) -> Result<(String, u64), rcgen::Error> {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let mut request = CertificateSigningRequestParams::from_pem(csr)?;
         let leaf = &mut request.params;
         let now = SystemTime::now();
         let from = if ttl.is_zero() { now - Duration::from_secs(3600) } else { now - BACKDATE };
         let to = if ttl.is_zero() { now - Duration::from_secs(60) } else { now + ttl };
         (leaf.not_before, leaf.not_after) = dates(from, to);
+        leaf.serial_number = Some(SerialNumber::from(serial));
         leaf.distinguished_name = DistinguishedName::new();
         leaf.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
         leaf.is_ca = IsCa::ExplicitNoCa;
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let issuer: &Issuer<'_, KeyPair> = &self.0;
-        Ok(request.signed_by(issuer)?.pem())
+        Ok((request.signed_by(issuer)?.pem(), serial))
+    }
+
+    /// The list that revokes certificates by their serial numbers, as PEM text.
+    ///
+    /// # Errors
+    /// The cryptography library fails.
+    pub fn revoke(&self, serials: &[u64]) -> Result<String, rcgen::Error> {
+        let (this_update, next_update) = dates(SystemTime::now() - LONG, SystemTime::now() + LONG);
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: this_update,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let issuer: &Issuer<'_, KeyPair> = &self.0;
+        params.signed_by(issuer)?.pem()
     }
 
     /// A certificate of a server, for DNS names and addresses.

@@ -40,13 +40,14 @@ impl IstioCertificateService for Ca {
         let identity = if now.ca == Fault::WrongSan { "spiffe://cluster.local/ns/other/sa/other" } else { &identity };
         let asked = Duration::from_secs(request.validity_duration.try_into().unwrap_or_default());
         let ttl = if now.ca == Fault::Expired { Duration::ZERO } else { asked.min(now.ttl) };
-        let leaf = now.signer.sign(&request.csr, identity, ttl).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let signed = now.signer.sign(&request.csr, identity, ttl);
+        let (leaf, serial) = signed.map_err(|e| Status::invalid_argument(e.to_string()))?;
         self.0.count(|tally| {
             tally.certificates += 1;
             if now.ca == Fault::None {
                 let at = SystemTime::now();
                 let until = at + ttl.saturating_sub(SECOND);
-                tally.issued.push(Issued { identity: identity.to_owned(), at, until });
+                tally.issued.push(Issued { identity: identity.to_owned(), serial, at, until });
             }
         });
         let roots = now.roots.iter().map(|root| root.pem()).collect();

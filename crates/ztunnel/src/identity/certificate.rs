@@ -18,12 +18,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
 use super::error::{IdentityError, MaterialError};
+use super::revocation::Side;
 use super::schedule::Dated;
 use super::schedule::timing::Validity;
 use super::signer::Issued;
 use super::tls::{self, Configs};
 use super::trust::{Anchors, Rules};
-use super::verify::uri_names;
+use super::verify::{Acceptance, uri_names};
 
 /// Length of a line in PEM text (what existing tools show for `/config_dump`, spec admin-and-telemetry 2).
 const PEM_LINE: usize = 60;
@@ -224,6 +225,12 @@ impl WorkloadCertificate {
     #[must_use]
     pub fn client_config(&self, expected: &[Identity]) -> Arc<ClientConfig> {
         self.configs.client(expected)
+    }
+
+    /// What connections are accepted by that are made now, we being at that side of them.
+    #[must_use]
+    pub fn acceptance(&self, side: Side) -> Acceptance {
+        self.configs.acceptance(side)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Certificate revocation lists (spec identity-and-tls 6).
 //!
 //! All chains are checked to their full depth; a certificate on which no list has a word is good, and a list that has
-//! expired still counts. A file that cannot be read leaves the lists as they were. Connections that exist are not cut.
+//! expired still counts. A file that cannot be read leaves the lists as they were. Whoever carries connections is told of
+//! new lists, and cuts those whose peer they name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::sync::watch;
 use webpki::{
     BorrowedCertRevocationList, CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -24,8 +26,9 @@ pub struct Revocations(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     lists: ArcSwap<Vec<CertRevocationList<'static>>>,
-    /// Handshakes refused by them: as client, as server.
+    /// Handshakes refused by them, and tunnels cut: as client, as server.
     refused: [AtomicU64; 2],
+    changed: watch::Sender<()>,
 }
 
 /// Which end of a handshake we are.
@@ -60,7 +63,19 @@ impl Revocations {
         let lists = ders.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let count = lists.len();
         self.0.lists.store(Arc::new(lists));
+        self.0.changed.send_replace(());
         Ok(count)
+    }
+
+    /// Tells when lists have come into force after this call.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// Whether nothing is revoked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lists.load().is_empty()
     }
 
     /// Verifies with the lists in force.
@@ -86,7 +101,7 @@ impl Revocations {
         verified
     }
 
-    /// Handshakes that the lists refused on that side.
+    /// Handshakes that the lists refused on that side, and tunnels that they ended.
     #[must_use]
     pub fn refused(&self, side: Side) -> u64 {
         self.0.refused[side as usize].load(Ordering::Relaxed)
@@ -117,6 +132,29 @@ mod tests {
         assert!(!accepted(), "a broken file keeps the list");
         assert_eq!(rules.revocations.load(b" \n"), Ok(0));
         assert!(accepted());
+    }
+
+    #[test]
+    fn who_was_accepted_is_revoked_when_a_list_says_so_however_late() {
+        let (ca, other) = (Ca::new("root"), Ca::new("other"));
+        let rules = Rules::default();
+        let mut changes = rules.revocations.changes();
+        let client = ca.workload(&Leaf::of(&[CLIENT]));
+        let server = ca.workload_under(&Leaf::of(&[SERVER]), &rules);
+        let presented = [client.chain()[0].der().clone()];
+        let acceptance = server.acceptance(Side::Server);
+        assert!(!acceptance.is_revoked(&presented) && !changes.has_changed().unwrap());
+
+        assert_eq!(rules.revocations.load(other.crl(&[client.chain()[0].der()]).as_bytes()), Ok(1));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert!(!acceptance.is_revoked(&presented), "another authority's list says nothing about it");
+        assert_eq!(rules.revocations.load(ca.crl(&[server.chain()[0].der()]).as_bytes()), Ok(1));
+        assert!(!acceptance.is_revoked(&presented), "another certificate");
+        assert_eq!(rules.revocations.load(ca.crl(&[client.chain()[0].der()]).as_bytes()), Ok(1));
+        assert!(acceptance.is_revoked(&presented) && changes.has_changed().unwrap());
+        assert!(!acceptance.is_revoked(&[]), "whoever presented nothing was not accepted for it");
+        assert_eq!((rules.revocations.refused(Side::Server), rules.revocations.refused(Side::Client)), (1, 0));
     }
 
     #[test]

@@ -16,8 +16,9 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::MaterialError;
+use super::revocation::Side;
 use super::trust::Rules;
-use super::verify::{ClientsOf, ServersNamed};
+use super::verify::{Acceptance, ClientsOf, ServersNamed};
 use crate::crypto::Crypto;
 
 /// The application protocol of HBONE.
@@ -102,6 +103,11 @@ impl Configs {
 
     pub(super) fn server(&self) -> Arc<ServerConfig> {
         self.server.clone()
+    }
+
+    /// What connections are accepted by that are made now, we being at that side of them.
+    pub(super) fn acceptance(&self, side: Side) -> Acceptance {
+        Acceptance::new(self.roots.clone(), &self.rules.crypto.provider(), &self.rules, side)
     }
 
     /// The configuration for connections to any of `expected`, made now or found.

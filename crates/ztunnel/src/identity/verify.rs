@@ -123,16 +123,8 @@ impl Chain {
         now: UnixTime,
         side: Side,
     ) -> Result<Vec<Identity>, rustls::Error> {
-        let usage = match side {
-            Side::Client => KeyUsage::server_auth(),
-            Side::Server => KeyUsage::client_auth(),
-        };
         let leaf = EndEntityCert::try_from(end_entity).map_err(refused)?;
-        let (algorithms, roots) = (self.algorithms.all, &self.roots.roots);
-        let verify = |revocation: Option<webpki::RevocationOptions<'_>>| {
-            leaf.verify_for_usage(algorithms, roots, intermediates, now, usage, revocation, None).map(drop)
-        };
-        self.rules.revocations.verify(side, verify).map_err(refused)?;
+        self.check(&leaf, intermediates, now, side).map_err(refused)?;
         let parse = |name: &str| match name.parse() {
             Ok(identity) => Some(identity),
             Err(error) => {
@@ -141,6 +133,23 @@ impl Chain {
             }
         };
         Ok(leaf.valid_uri_names().filter_map(parse).collect())
+    }
+
+    fn check(
+        &self,
+        leaf: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        side: Side,
+    ) -> Result<(), webpki::Error> {
+        let usage = match side {
+            Side::Client => KeyUsage::server_auth(),
+            Side::Server => KeyUsage::client_auth(),
+        };
+        let (algorithms, roots) = (self.algorithms.all, &self.roots.roots);
+        self.rules.revocations.verify(side, |revocation| {
+            leaf.verify_for_usage(algorithms, roots, intermediates, now, usage, revocation, None).map(drop)
+        })
     }
 
     fn signature(
@@ -158,6 +167,30 @@ impl Chain {
     fn schemes(&self) -> Vec<SignatureScheme> {
         let supported = self.algorithms.supported_schemes();
         SIGNATURE_SCHEMES.into_iter().filter(|scheme| supported.contains(scheme)).collect()
+    }
+}
+
+/// What a peer was accepted by: tells later whether it would still be.
+#[derive(Debug)]
+pub struct Acceptance {
+    chain: Chain,
+    side: Side,
+    /// Certificates are judged as of then: one that has ended since was good.
+    at: UnixTime,
+}
+
+impl Acceptance {
+    pub(super) fn new(roots: Arc<RootCertStore>, provider: &CryptoProvider, rules: &Rules, side: Side) -> Self {
+        Self { chain: Chain::new(roots, provider, rules), side, at: UnixTime::now() }
+    }
+
+    /// Whether a certificate of those that the peer presented, leaf first, has been revoked; counts as a refusal then.
+    #[must_use]
+    pub fn is_revoked(&self, presented: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = presented.split_first() else { return false };
+        let check = |leaf| self.chain.check(&leaf, intermediates, self.at, self.side);
+        !self.chain.rules.revocations.is_empty()
+            && EndEntityCert::try_from(leaf).and_then(check) == Err(webpki::Error::CertRevoked)
     }
 }
 

@@ -26,7 +26,7 @@ use super::socks::{self, Front, Names, NamesOf};
 use super::tunnel::{ClientRole, Command, Driver, Ended, Handle, Mailbox, Role, ServerRole, Transport};
 use super::worker::Workers;
 use super::{Config, Phase, SameNode, SharedConfig, Shutdown, passthrough, reached, span};
-use crate::identity::{Identities, Priority, peer_identity};
+use crate::identity::{Identities, Priority, Side, peer_identity};
 use crate::net::dial::{DIAL_TIMEOUT, Dialer};
 use crate::net::listen::{Acceptor, Arrival, BindError, Cut, ListenOptions, Listener, PortReuse, Transparency};
 use crate::net::netns::Netns;
@@ -214,6 +214,7 @@ impl PodProxy {
 async fn watch_policies(context: Arc<Context>, pool: Arc<Pool>, mut phase: watch::Receiver<Phase>) {
     let mut changes = context.views.changes();
     let mut looks = context.telemetry.looks();
+    let mut revocations = context.identities.revocations();
     let mut strict_at = None;
     let mut health = Health::Unhealthy; // a pod that is not healthy yet is not one that ends
     loop {
@@ -224,6 +225,10 @@ async fn watch_policies(context: Arc<Context>, pool: Arc<Pool>, mut phase: watch
                 Err(_) => return,
             },
             () = sleep_until(strict_at.unwrap_or_else(Instant::now).into()), if strict_at.is_some() => Patience::Final,
+            Ok(()) = revocations.changed() => {
+                context.registry.tell_all(|| Command::Review).await;
+                continue;
+            }
             Ok(()) = looks.changed() => {
                 let look = looks.borrow_and_update().clone();
                 if let Some(look) = look {
@@ -423,6 +428,7 @@ async fn prepare_server(
     let config = context.config.server.clone();
     let tunnel = Tunnel::server(certificate.server_config(), config, Instant::now());
     let mut tunnel = tunnel.map_err(|e| (Cause::TlsSetup, format!("tls error: {e}")))?;
+    let acceptance = certificate.acceptance(Side::Server);
     tunnel.draw_on(context.config.allowance.clone());
     let serving = Arc::clone(context);
     let serve = Box::new(move |tunnel: &Tunnel| {
@@ -439,7 +445,8 @@ async fn prepare_server(
     let role = Role::Server(ServerRole::Unauthenticated(serve));
     let half_closed_timeout = context.config.half_closed_timeout;
     let census = context.telemetry.census(Reporter::Destination);
-    Ok(Some((Driver::new(Transport::Socket(socket), tunnel, role, mailbox, half_closed_timeout, census), registered)))
+    let carrier = Transport::Socket(socket);
+    Ok(Some((Driver::new(carrier, tunnel, role, mailbox, acceptance, half_closed_timeout, census), registered)))
 }
 
 fn new_pool(context: &Arc<Context>, runtime: &Runtime, phase: &watch::Receiver<Phase>) -> Pool {
@@ -470,10 +477,10 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
             tunnel.finish_handshake_by(begun + patience);
         }
         tunnel.draw_on(context.config.allowance.clone());
-        Ok((socket, tunnel))
+        Ok((socket, tunnel, certificate.acceptance(Side::Client)))
     };
     match connected.await {
-        Ok((socket, tunnel)) => {
+        Ok((socket, tunnel, acceptance)) => {
             // A pod that drains keeps no tunnel for later.
             let draining = *phase.borrow() >= Phase::Draining;
             let unused_release = if draining { Duration::ZERO } else { context.config.pool_unused_release };
@@ -481,7 +488,8 @@ async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, pha
             let role = Role::Client(ClientRole { pool: Arc::clone(&pool), unused_release, early_data });
             let half_closed_timeout = context.config.half_closed_timeout;
             let census = context.telemetry.census(Reporter::Source);
-            match Driver::new(Transport::Socket(socket), tunnel, role, mailbox, half_closed_timeout, census).await {
+            let carrier = Transport::Socket(socket);
+            match Driver::new(carrier, tunnel, role, mailbox, acceptance, half_closed_timeout, census).await {
                 Ended::Clean => {}
                 Ended::Handshake(error) | Ended::Failed(error) => {
                     tracing::debug!(next = %key.next, %error, "tunnel ended");

@@ -22,7 +22,7 @@ use super::outbound::{FORWARDED_NETWORK, Failure, Outgoing};
 use super::pool::{Pool, PoolKey};
 use super::tunnel::{Broken, ClientRole, Command, Driver, Ended, Half, Handle, Mailbox, Opening, Passenger};
 use super::tunnel::{Role, Transport, pair};
-use crate::identity::{Priority, peer_identity};
+use crate::identity::{Priority, Side, peer_identity};
 use crate::telemetry::Meter;
 
 /// Gateways' tunnels that an inner tunnel may try; each move means that a tunnel said it would not.
@@ -131,16 +131,16 @@ impl Waiting {
                 tunnel.finish_handshake_by(now + patience);
             }
             tunnel.draw_on(context.config.allowance.clone());
-            Ok(tunnel)
+            Ok((tunnel, certificate.acceptance(Side::Client)))
         };
         match made.await {
-            Ok(tunnel) => {
+            Ok((tunnel, acceptance)) => {
                 let (pool, early_data) = (Arc::clone(&outgoing.pool), outgoing.pool.early_data(&key));
                 let role = Role::Client(ClientRole { pool, unused_release: Duration::ZERO, early_data });
                 let half_closed_timeout = context.config.half_closed_timeout;
                 let census = context.telemetry.census(Reporter::Source);
                 let carrier = Transport::Within(half);
-                match Driver::new(carrier, tunnel, role, mailbox, half_closed_timeout, census).await {
+                match Driver::new(carrier, tunnel, role, mailbox, acceptance, half_closed_timeout, census).await {
                     Ended::Clean => {}
                     Ended::Handshake(error) | Ended::Failed(error) => {
                         tracing::debug!(gateway = %key.next, %error, "tunnel through gateway ended");

@@ -42,6 +42,8 @@ pub(super) enum Command {
     Open(Box<Opening>),
     /// Policies or workloads have changed: check the permits of all streams again.
     Recheck(Patience),
+    /// Lists of revoked certificates have changed: end if they name the peer's.
+    Review,
     /// Tell what the kernel knows of the sockets of all streams.
     Look(Look),
     /// The pod is about to end: peers that it lets in are to find another, and what they have under way finishes.

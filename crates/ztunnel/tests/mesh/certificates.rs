@@ -1,17 +1,20 @@
 //! Certificates that end soon, and everything that can happen to the CA meanwhile: not one connection may fail.
 
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use testkit::apps::{http_get, serve_http};
+use testkit::apps::{connect, exchange, http_get, serve_echo, serve_http};
 use testkit::harness::{Test, long_test, test};
 use testkit::istiod::{Authority, Fault, Issued, Istiod};
 use testkit::mesh::Pod;
 
-use super::{Governed, Outcome, at, eventually, metric};
+use super::{DEADLINE, Governed, Outcome, TwoNodes, at, eventually, metric, spec};
 
 /// Lifetime of certificates in these tests.
 const TTL: Duration = Duration::from_secs(6);
@@ -175,6 +178,10 @@ pub fn tests() -> Vec<Test> {
             governed.istiod.rotate_token("token-2")?;
             generations(&governed.istiod, 2)
         }),
+        test("a list that revokes the client cuts its connection at the server's side", || revoked(0, Known::ByServer)),
+        test("a list that revokes the server cuts its connections at the client's side", || {
+            revoked(1, Known::ByClient)
+        }),
         under_load("roots go from A to A and B to B and nothing fails", |governed| rotate_root(&governed.istiod)),
         long_test("certificates of 20 s outlast all that happens to a control plane within minutes", || {
             loaded(LONG_TTL, everything_happens)
@@ -188,4 +195,61 @@ pub fn tests() -> Vec<Test> {
             Ok(())
         }),
     ]
+}
+
+/// Whose ztunnel hears of a revocation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Known {
+    ByClient,
+    ByServer,
+}
+
+/// Revokes one of [`IDENTITIES`] while a connection is open.
+fn revoked(whose: usize, known: Known) -> Outcome {
+    let folder = PathBuf::from(format!("/run/revoked-{known:?}"));
+    fs::create_dir_all(&folder)?;
+    // Both processes are told of one file each, which only one of them finds.
+    let list = folder.join("list.pem");
+    let mut nodes = 0;
+    let mut istiod = None;
+    let mesh = TwoNodes::start_on(|mesh, node| {
+        let istiod = match &mut istiod {
+            Some(istiod) => istiod,
+            none => none.insert(Istiod::start(mesh)?),
+        };
+        let knows = [Known::ByClient, Known::ByServer][nodes] == known;
+        nodes += 1;
+        let path = if knows { list.clone() } else { folder.join("absent.pem") };
+        Ok(istiod.ztunnel(node, &spec().env("CRL_PATH", &path.display().to_string()))?)
+    })?;
+    let istiod: Istiod = istiod.ok_or("no node asked for a control plane")?;
+    let _echo = serve_echo(&mesh.server, 9000)?;
+    let mut open = connect(&mesh.client, at(&mesh.server, 9000))?;
+    open.write_all(b"x")?;
+    open.read_exact(&mut [0])?;
+
+    let issued = istiod.tally().issued;
+    let other: Vec<u64> =
+        issued.iter().filter(|one| one.identity == IDENTITIES[1 - whose]).map(|one| one.serial).collect();
+    let mine: Vec<u64> = issued.iter().filter(|one| one.identity == IDENTITIES[whose]).map(|one| one.serial).collect();
+    assert!(!other.is_empty() && !mine.is_empty(), "{issued:?}");
+    // A list that names our own certificate only is no reason to end anything.
+    fs::write(&list, istiod.signer().revoke(&other)?)?;
+    let (zt, reporter) = match known {
+        Known::ByClient => (&mesh.zt_a, "source"),
+        Known::ByServer => (&mesh.zt_b, "destination"),
+    };
+    zt.wait_for_log("revocation lists loaded", DEADLINE)?;
+    open.write_all(b"y")?;
+    open.read_exact(&mut [0])?;
+    fs::write(folder.join("next.pem"), istiod.signer().revoke(&mine)?)?;
+    fs::rename(folder.join("next.pem"), &list)?;
+    assert!(matches!(open.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset));
+    zt.wait_for_log("connection closed: peer certificate revoked by CRL", DEADLINE)?;
+    let reporter = format!("reporter=\"{reporter}\"");
+    assert_eq!(metric(zt, "istio_crl_policy_rejections_total", &[&reporter])?, 1);
+    let closed = [&*reporter, "response_flags=\"CERT_REVOKED\""];
+    assert_eq!(metric(zt, "istio_tcp_connections_closed_total", &closed)?, 1);
+    assert!(exchange(&mesh.client, at(&mesh.server, 9000), b"again").is_err(), "and no other comes about");
+    Ok(())
 }

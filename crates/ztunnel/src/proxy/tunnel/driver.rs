@@ -27,6 +27,7 @@ use super::streams::{AppStream, Pumped, ReceiveHalf, SendHalf, Stage, Turn};
 use super::transport::Transport;
 use super::unanswered::Unanswered;
 use super::{Accepted, Answer, Broken, Command, EarlyData, Load, Mailbox, Opening, Passenger};
+use crate::identity::Acceptance;
 use crate::net::options::end_in_order;
 use crate::proxy::copy;
 use crate::proxy::inbound::{InboundTunnel, Patience, TakenBack};
@@ -97,6 +98,9 @@ pub(in crate::proxy) struct Driver {
     carrier: Transport,
     tunnel: Tunnel,
     role: Role,
+    acceptance: Acceptance,
+    /// Lists of revoked certificates have changed, and the peer's has not been looked at since.
+    review_due: bool,
     commands: tokio::sync::mpsc::Receiver<Command>,
     load: Arc<Load>,
     streams: Slab<AppStream>,
@@ -144,6 +148,7 @@ impl Driver {
         tunnel: Tunnel,
         role: Role,
         mailbox: Mailbox,
+        acceptance: Acceptance,
         half_closed_timeout: Duration,
         census: Census,
     ) -> Self {
@@ -153,6 +158,8 @@ impl Driver {
             carrier,
             tunnel,
             role,
+            acceptance,
+            review_due: false,
             commands: mailbox.commands,
             load: mailbox.load,
             streams: Slab::new(),
@@ -192,6 +199,7 @@ impl Driver {
         let mut progress = self.take_commands(cx)?;
         let heard = self.read(cx)?;
         self.check_deadline(cx, heard)?;
+        self.review()?;
         progress |= heard;
         if self.doubted && !self.tunnel.is_in_doubt() {
             self.doubted = false;
@@ -209,6 +217,7 @@ impl Driver {
             match command {
                 Command::Open(opening) => self.open(opening),
                 Command::Recheck(patience) => self.recheck(patience),
+                Command::Review => self.review_due = true,
                 Command::Look(look) => self.answer(&look),
                 Command::Retire if matches!(self.role, Role::Client(_)) => {}
                 // A peer in its handshake has come for a stream; it is told when it can be served.
@@ -218,6 +227,18 @@ impl Driver {
             }
         }
         Ok(progress)
+    }
+
+    /// Ends the tunnel if its peer's certificate has been revoked since the handshake, or during it.
+    fn review(&mut self) -> Result<(), TunnelFailure> {
+        if !self.review_due || !self.tunnel.is_established() {
+            return Ok(());
+        }
+        self.review_due = false;
+        match self.tunnel.peer_certificates() {
+            Some(presented) if self.acceptance.is_revoked(presented) => Err(TunnelFailure::Revoked),
+            _ => Ok(()),
+        }
     }
 
     /// Does what is due, but not while the socket still brings what came in time: after a pause of the whole process the

@@ -31,6 +31,8 @@ pub(in crate::proxy) enum TunnelFailure {
     PeerClosed,
     /// The tunnel that this one runs in does not carry it, or not any more.
     Carrier(Failure),
+    /// The peer's certificate has been revoked.
+    Revoked,
     /// We were told to end now.
     Aborted,
 }
@@ -50,6 +52,7 @@ impl TunnelFailure {
         let (fault, cause) = match (self, progress) {
             (Self::Aborted, _) => return None,
             (Self::Carrier(failure), _) => return Some(failure.clone()),
+            (Self::Revoked, _) => return Some(Failure::new(Fault::Unreachable, Cause::Revoked, self.to_string())),
             (Self::Machine(TunnelError::HandshakeTimeout), _) if carrier.is_pending() => {
                 let error = "io error: the network gateway did not answer in time".to_owned();
                 return Some(Failure::new(Fault::TimedOut, Cause::GatewayLost, error));
@@ -70,6 +73,7 @@ impl fmt::Display for TunnelFailure {
             Self::Socket(e) => write!(f, "{e}"),
             Self::PeerClosed => f.write_str("peer closed the connection"),
             Self::Carrier(failure) => f.write_str(&failure.error),
+            Self::Revoked => f.write_str("connection closed: peer certificate revoked by CRL"),
             Self::Aborted => f.write_str("connection closed due to connection drain"),
         }
     }

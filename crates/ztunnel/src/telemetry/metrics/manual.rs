@@ -109,7 +109,7 @@ pub const CATALOG: &[Entry] = &[
     entry("istio_certificate_failures_total", "counter", &["reason"], Here, "Requests for certificates that failed."),
     entry("istio_ca_request_duration_seconds", "histogram", NONE, Here, "How long the CA took to answer, well or not."),
     entry("istio_trust_root", "gauge", &["fingerprint"], Here, "Roots that are accepted, by the SHA-256 of the certificate."),
-    entry("istio_crl_policy_rejections_total", "counter", REPORTER, Existing, "Handshakes refused because a certificate of the peer is revoked."),
+    entry("istio_crl_policy_rejections_total", "counter", REPORTER, Existing, "Handshakes refused and tunnels cut because a certificate of the peer is revoked."),
     entry("istio_build", "gauge", &["component", "tag"], Existing, "1, for the version of Istio in `tag`."),
     entry("workload_manager_active_proxy_count", "gauge", NONE, Existing, "Pods whose proxy runs. These eight are there in shared mode only."),
     entry("workload_manager_pending_proxy_count", "gauge", NONE, Existing, "Pods whose proxy could not be started yet."),

@@ -7,6 +7,7 @@ use tokio::io::Interest;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::identity::Side;
 use crate::identity::fixtures::{Ca, Leaf, id};
 use crate::proxy::tunnel::Handle;
 use crate::telemetry::PolicyLogging;
@@ -36,7 +37,8 @@ async fn what_arrived_during_a_pause_of_the_process_is_read_before_its_deadline_
     let (_handle, mailbox) = Handle::new(1);
     let role = Role::Server(ServerRole::Unauthenticated(Box::new(|_| unreachable!("the handshake is not complete"))));
     let census = telemetry("info", PolicyLogging::default()).0.census(Reporter::Destination);
-    let ended = Driver::new(Transport::Socket(socket), server, role, mailbox, Duration::from_secs(60), census).await;
+    let (carrier, acceptance) = (Transport::Socket(socket), certificate.acceptance(Side::Server));
+    let ended = Driver::new(carrier, server, role, mailbox, acceptance, Duration::from_secs(60), census).await;
 
     let Ended::Handshake(why) = ended else { panic!("{ended:?}") };
     assert!(matches!(why, TunnelFailure::PeerClosed), "the end was read as well: {why}");
