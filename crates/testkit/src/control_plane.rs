@@ -63,6 +63,8 @@ pub struct Particulars {
     pub application_tunnel: Option<(AppProtocol, Option<u16>)>,
     /// The trust domain of its identity; the mesh's one if not given.
     pub trust_domain: Option<String>,
+    /// The address of a process that takes HBONE as this pod, in place of the pod's own: a ztunnel with an identity.
+    pub process: Option<IpAddr>,
 }
 
 /// A waypoint or a gateway: `network/ip` or `namespace/hostname`, and the port for tunnels there.
@@ -228,6 +230,16 @@ pub(crate) struct KnownPod {
     /// Instead of addresses.
     pub(crate) hostname: String,
     pub(crate) capture: Capture,
+}
+
+impl KnownPod {
+    /// As the mesh is told of it.
+    fn told(&self, particulars: &Particulars) -> KnownPod {
+        match particulars.process {
+            Some(address) => KnownPod { addresses: vec![address], capture: Capture::Enrolled, ..self.clone() },
+            None => self.clone(),
+        }
+    }
 }
 
 /// The control plane of one mesh.

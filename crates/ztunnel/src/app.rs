@@ -510,7 +510,13 @@ enum Plane {
     /// Nothing is proxied.
     Off,
     /// The pods of the node, as its agent announces them.
-    Shared { inpod: inpod::Config, data: DataPlane, reporter: Reporter, states: PodStates },
+    Shared {
+        inpod: inpod::Config,
+        data: DataPlane,
+        reporter: Reporter,
+        states: PodStates,
+        own: Option<(PodProxy, Stay)>,
+    },
     /// One workload, whose listeners are bound.
     Dedicated { pod: PodProxy, resolver: Option<PodResolver>, stay: Stay, data: DataPlane, deadline: Duration },
     /// One workload, whose names are answered and whose traffic is its own affair.
@@ -546,7 +552,11 @@ impl Plane {
                 };
                 let reporter =
                     Reporter { task: ready.task(TaskName::WorkloadProxyManager), counts: metrics.pods().clone() };
-                Ok(Self::Shared { inpod, data, reporter, states })
+                let own = config.own_workload.as_ref().map(|who| {
+                    let pod = data.proxies.bind_own(LocalWorkload::clone(who)).map_err(failure)?;
+                    Ok((pod, data.tenants.come(LocalWorkload::clone(who))))
+                });
+                Ok(Self::Shared { inpod, data, reporter, states, own: own.transpose()? })
             }
             Mode::Dedicated(who) => {
                 let resolver = resolver(who)?;
@@ -564,13 +574,20 @@ impl Plane {
             Self::Off => Ok(tokio::spawn(async move {
                 drain.begun().await;
             })),
-            Self::Shared { inpod, data, reporter, states } => {
-                let pods = data.clone();
+            Self::Shared { inpod, data, reporter, states, mut own } => {
+                if let Some((pod, _)) = &mut own {
+                    pod.accept(&data.workers).map_err(failure)?;
+                }
+                let (pods, deadline) = (data.clone(), inpod.drain_deadline);
                 let task = async move {
                     let begun = async {
                         drain.begun().await;
                     };
                     inpod::run(inpod, pods, reporter, states, begun).await;
+                    // Whoever reads our metrics may do so until the pods have ended.
+                    if let Some((pod, _stay)) = own {
+                        pod.shutdown(Shutdown::Graceful(deadline)).await;
+                    }
                 };
                 Ok(data.workers.next().spawn(task))
             }

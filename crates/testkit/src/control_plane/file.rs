@@ -163,6 +163,7 @@ pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Document {
 fn workload(plane: &Plane, pod: &KnownPod) -> Workload {
     let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
     let particulars = plane.particulars.get(&pod.name).cloned().unwrap_or_default();
+    let pod = pod.told(&particulars);
     Workload {
         uid: pod.uid.clone(),
         name: pod.name.clone(),

@@ -143,6 +143,7 @@ pub(super) fn render(plane: &Plane, pods: &[KnownPod]) -> Resources {
 fn workload(plane: &Plane, pod: &KnownPod) -> wire::Workload {
     let serving = plane.services.iter().filter(|service| service.endpoints.contains(&pod.uid));
     let particulars = plane.particulars.get(&pod.name).cloned().unwrap_or_default();
+    let pod = pod.told(&particulars);
     let protocol = match pod.capture {
         Capture::Off => wire::TunnelProtocol::None,
         Capture::Enrolled | Capture::Redirected | Capture::Dedicated => wire::TunnelProtocol::Hbone,

@@ -65,7 +65,7 @@ pub(super) const KNOBS: &[Knob] = &[
     knob("NETWORK", Text, Some(""), Some("network"), "Network of this node."),
     knob("CLUSTER_ID", Text, Some("Kubernetes"), Some("clusterId"), "Id of this cluster. `ISTIO_META_CLUSTER_ID` wins."),
     knob("CLUSTER_DOMAIN", Text, Some("cluster.local"), Some("clusterDomain"), "Domain of this cluster, for DNS."),
-    knob("POD_NAME", Text, None, Some("ztunnelWorkload"), "Name of ztunnel's own pod."),
+    knob("POD_NAME", Text, None, Some("ztunnelWorkload"), "Name of ztunnel's own pod. With `POD_NAMESPACE` and `SERVICE_ACCOUNT`, a ztunnel in shared mode is a workload of the mesh itself: its own ports, metrics among them, are reached at 15008 of its namespace through mutual TLS."),
     knob("POD_NAMESPACE", Text, None, Some("ztunnelWorkload"), "Namespace of ztunnel's own pod."),
     knob("SERVICE_ACCOUNT", Text, None, Some("ztunnelWorkload"), "Service account of ztunnel's own pod."),
     knob("TRUST_DOMAIN", Text, Some("cluster.local"), Some("ztunnelIdentity"), "Trust domain of ztunnel's own identity."),

@@ -59,6 +59,12 @@ pub struct Proxies {
 /// A pod's listeners, open but not accepting.
 struct Sockets {
     inbound: Listener,
+    /// `None` for this process itself, whose traffic nobody captures.
+    captured: Option<Captured>,
+}
+
+/// The listeners that traffic of a pod is redirected to.
+struct Captured {
     inbound_plaintext: Listener,
     outbound: Listener,
     socks: Option<(Listener, Names)>,
@@ -104,12 +110,6 @@ impl Proxies {
         };
         let towards_peers = ListenOptions { liveness: config.peers, cut: Cut::End, ..options.clone() };
         let ports = config.listeners;
-        let open_at = |component: &str, address, options: &ListenOptions| {
-            let listener = Listener::bind(address, options)?;
-            let transparent = listener.is_transparent();
-            tracing::info!(address = %listener.address(), component, transparent, "listener established");
-            Ok(listener)
-        };
         let open = |component: &str, port, options: &ListenOptions| open_at(component, ports.at(port), options);
         let within = ListenOptions { transparency: Transparency::Never, ..options.clone() };
         let socks = ports.socks5.zip(self.names.as_ref());
@@ -120,11 +120,40 @@ impl Proxies {
             });
             Ok(Sockets {
                 inbound: open("inbound", ports.inbound, &towards_peers)?,
-                inbound_plaintext: open("inbound plaintext", ports.inbound_plaintext, &options)?,
-                outbound: open("outbound", ports.outbound, &options)?,
-                socks: socks.transpose()?,
+                captured: Some(Captured {
+                    inbound_plaintext: open("inbound plaintext", ports.inbound_plaintext, &options)?,
+                    outbound: open("outbound", ports.outbound, &options)?,
+                    socks: socks.transpose()?,
+                }),
             })
         })?;
+        let dialer = Dialer::new(netns, config.mark, config.peers, config.apps);
+        Ok(self.proxy(who, sockets, dialer, self.neighbours.clone()))
+    }
+
+    /// Opens the listener for `who`, which is this process itself: peers of the mesh reach its own ports through mutual TLS
+    /// as they would a pod's (spec data-plane 1.4). Nothing of it is captured, so that nothing has to be marked.
+    ///
+    /// # Errors
+    /// [`BindError`]
+    pub fn bind_own(&self, who: LocalWorkload) -> Result<PodProxy, BindError> {
+        let config = &self.config;
+        let options = ListenOptions {
+            netns: None,
+            mark: None,
+            port_reuse: config.port_reuse,
+            transparency: Transparency::Never,
+            liveness: config.peers,
+            cut: Cut::End,
+        };
+        let address = config.listeners.at(config.listeners.inbound);
+        let inbound = span(&who).in_scope(|| open_at("inbound", address, &options))?;
+        let dialer = Dialer::new(None, None, config.peers, config.apps);
+        Ok(self.proxy(who, Sockets { inbound, captured: None }, dialer, None))
+    }
+
+    fn proxy(&self, who: LocalWorkload, sockets: Sockets, dialer: Dialer, neighbours: Option<Neighbours>) -> PodProxy {
+        let config = &self.config;
         let registry = Arc::<Registry>::default();
         let mut own = Config::clone(config);
         own.admit.preserve_source = sockets.inbound.is_transparent();
@@ -135,18 +164,14 @@ impl Proxies {
             views: self.views.clone(),
             identities: self.identities.clone(),
             telemetry: self.telemetry.clone(),
-            dialer: Dialer::new(netns, config.mark, config.peers, config.apps),
+            dialer,
             registry: Arc::clone(&registry),
             quota: Quota::new(config.limits, self.telemetry.clone()),
-            neighbours: self.neighbours.clone(),
+            neighbours,
         });
         let phase = watch::Sender::new(Phase::Running);
-        Ok(PodProxy {
-            registry,
-            phase,
-            waiting: Some(Box::new((sockets, context, self.workers.next().clone()))),
-            presence: None,
-        })
+        let waiting = Some(Box::new((sockets, context, self.workers.next().clone())));
+        PodProxy { registry, phase, waiting, presence: None }
     }
 
     /// Waits until `who` is announced and has its certificate, or has failed to get one. Whoever waits bounds this.
@@ -155,6 +180,13 @@ impl Proxies {
         // Whoever needs the certificate is told what became of it.
         let _ = self.identities.certificate(&workload.identity(), Priority::Warmup).await;
     }
+}
+
+fn open_at(component: &str, address: SocketAddr, options: &ListenOptions) -> Result<Listener, BindError> {
+    let listener = Listener::bind(address, options)?;
+    let transparent = listener.is_transparent();
+    tracing::info!(address = %listener.address(), component, transparent, "listener established");
+    Ok(listener)
 }
 
 impl PodProxy {
@@ -172,20 +204,30 @@ impl PodProxy {
         let watched = Arc::clone(&pool);
         let door = |listener, reporter| Door::new(&context, listener, reporter, &phase);
         let inbound = door(sockets.inbound, Reporter::Destination)?;
-        let plaintext = door(sockets.inbound_plaintext, Reporter::Destination)?;
-        let outbound = door(sockets.outbound, Reporter::Source)?;
+        let captured = match sockets.captured {
+            Some(Captured { inbound_plaintext, outbound, socks }) => {
+                let plaintext = door(inbound_plaintext, Reporter::Destination)?;
+                let outbound = door(outbound, Reporter::Source)?;
+                let socks =
+                    socks.map(|(listener, names)| Ok::<_, std::io::Error>((door(listener, Reporter::Source)?, names)));
+                Some((plaintext, outbound, socks.transpose()?))
+            }
+            None => None,
+        };
         self.presence = context.neighbours.as_ref().map(|neighbours| neighbours.add(&context, phase.clone()));
         let inbound = accept_inbound(Arc::clone(&context), inbound, workers.clone(), phase.clone());
         runtime.spawn(inbound.instrument(span.clone()));
-        let plaintext = accept_plaintext(Arc::clone(&context), plaintext, phase.clone());
-        runtime.spawn(plaintext.instrument(span.clone()));
-        let outgoing = Arc::new(Outgoing::new(Arc::clone(&context), pool, phase.clone()));
-        if let Some((listener, names)) = sockets.socks {
-            let asked = socks::accept(Arc::clone(&outgoing), names, door(listener, Reporter::Source)?);
-            runtime.spawn(asked.instrument(span.clone()));
+        if let Some((plaintext, outbound, socks)) = captured {
+            let plaintext = accept_plaintext(Arc::clone(&context), plaintext, phase.clone());
+            runtime.spawn(plaintext.instrument(span.clone()));
+            let outgoing = Arc::new(Outgoing::new(Arc::clone(&context), pool, phase.clone()));
+            if let Some((door, names)) = socks {
+                let asked = socks::accept(Arc::clone(&outgoing), names, door);
+                runtime.spawn(asked.instrument(span.clone()));
+            }
+            let outbound = accept_outbound(outgoing, outbound);
+            runtime.spawn(outbound.instrument(span.clone()));
         }
-        let outbound = accept_outbound(outgoing, outbound);
-        runtime.spawn(outbound.instrument(span.clone()));
         runtime.spawn(watch_policies(context, watched, phase).instrument(span));
         Ok(())
     }

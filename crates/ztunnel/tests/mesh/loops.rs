@@ -100,7 +100,7 @@ fn start() -> Outcome<TwoNodes> {
 }
 
 /// Where a node's first ztunnel is.
-fn ztunnel(node: &Node) -> IpAddr {
+pub(super) fn ztunnel(node: &Node) -> IpAddr {
     match node.gateway() {
         IpAddr::V4(gateway) => Ipv4Addr::from_bits(gateway.to_bits() + 1).into(),
         IpAddr::V6(gateway) => std::net::Ipv6Addr::from_bits(gateway.to_bits() + 1).into(),

@@ -17,6 +17,7 @@ mod loops;
 mod matrix;
 mod networks;
 mod observe;
+mod own;
 mod policy;
 mod provoked;
 mod redirect;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     tests.extend(matrix::tests());
     tests.extend(networks::tests());
     tests.extend(observe::tests());
+    tests.extend(own::tests());
     tests.extend(policy::tests());
     tests.extend(redirect::tests());
     tests.extend(provoked::tests());
