@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(shape(&map.root).1, 1, "and not more");
         (leaf..all).for_each(|key| map.insert_mut(key, key));
         let full = shape(&map.root);
-        assert!(full.0 <= LEAF && full.1 < 10_000 / 4, "{full:?}");
+        assert!(full.0 <= LEAF && full.1 < 10_000 / LEAF, "{full:?}");
         for key in (0..all).filter(|key| key % 4 != 0) {
             assert!(map.remove_mut(&key));
             assert!(key % 100 != 1 || shape(&map.root).0 <= LEAF, "what comes together is no more than a leaf");
