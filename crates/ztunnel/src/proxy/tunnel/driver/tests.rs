@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use hbone::h2::Config;
 use mesh::Reporter;
 use tokio::io::Interest;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::identity::Side;
