@@ -20,7 +20,7 @@ use mesh::Permit;
 
 use super::pair::Half;
 use super::ready::SlotWaker;
-use super::transport::Transport;
+use super::transport::{Follows, Transport};
 use super::{Answer, EarlyData, MAX_EARLY, Opening, Passenger};
 use crate::proxy::outbound::Pursuit;
 use crate::telemetry::{Holding, Meter, SocketGuard};
@@ -252,7 +252,9 @@ impl AppStream {
         if self.spill.is_empty()
             && let Some(app) = self.app()
         {
-            taken = write_ranges(app, ranges, inbox)?;
+            // What is not taken is tried again in a moment, and then without holding anything back.
+            let follows = if self.receive == ReceiveHalf::Ending { Follows::Directly } else { Follows::Perhaps };
+            taken = write_ranges(app, ranges, inbox, follows)?;
         }
         let mut skip = taken;
         for range in ranges {
@@ -272,7 +274,7 @@ impl AppStream {
         if let Stage::Open(app) = &self.stage
             && !self.spill.is_empty()
         {
-            match app.write_at_once(&[IoSlice::new(&self.spill[self.spill_taken..])]) {
+            match app.write_at_once(&[IoSlice::new(&self.spill[self.spill_taken..])], Follows::Perhaps) {
                 Ok(n) => taken = took(n, &mut self.spill_taken, &mut self.prologue),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
@@ -366,7 +368,7 @@ fn put(mut bytes: &[u8], places: &mut [IoSliceMut<'_>]) -> usize {
     all - bytes.len()
 }
 
-fn write_ranges(app: &Transport, ranges: &[Range<usize>], inbox: &Inbox) -> io::Result<usize> {
+fn write_ranges(app: &Transport, ranges: &[Range<usize>], inbox: &Inbox, follows: Follows) -> io::Result<usize> {
     let mut taken = 0;
     for ranges in ranges.chunks(VECTORED) {
         let mut slices = [IoSlice::new(&[]); VECTORED];
@@ -379,7 +381,7 @@ fn write_ranges(app: &Transport, ranges: &[Range<usize>], inbox: &Inbox) -> io::
         if wanted == 0 {
             continue;
         }
-        match app.write_at_once(&slices[..ranges.len()]) {
+        match app.write_at_once(&slices[..ranges.len()], follows) {
             Ok(n) => {
                 taken += n;
                 if n < wanted {

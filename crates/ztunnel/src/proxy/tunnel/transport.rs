@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use mesh::{Cause, Outcome};
 use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -23,6 +24,15 @@ pub(in crate::proxy) enum Transport {
     Socket(TcpStream),
     /// A tunnel within a stream of another: each has one half.
     Within(Half),
+}
+
+/// What comes after something that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// Nothing that is known of.
+    Perhaps,
+    /// More bytes or the end of the direction, right away: the kernel may wait and send it along, which saves a packet.
+    Directly,
 }
 
 impl Transport {
@@ -87,14 +97,18 @@ impl Transport {
     ///
     /// # Errors
     /// `WouldBlock`, or that the connection has failed.
-    pub(super) fn write_at_once(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Socket(socket) => rustix::io::writev(socket, parts).map_err(|error| match error {
-                Errno::AGAIN => io::ErrorKind::WouldBlock.into(),
-                error => error.into(),
-            }),
-            Self::Within(half) => half.write(parts.iter().map(|part| &**part)),
-        }
+    pub(super) fn write_at_once(&self, parts: &[IoSlice<'_>], follows: Follows) -> io::Result<usize> {
+        let written = match (self, follows) {
+            (Self::Socket(socket), Follows::Perhaps) => rustix::io::writev(socket, parts),
+            (Self::Socket(socket), Follows::Directly) => {
+                sendmsg(socket, parts, &mut SendAncillaryBuffer::default(), SendFlags::MORE | SendFlags::NOSIGNAL)
+            }
+            (Self::Within(half), _) => return half.write(parts.iter().map(|part| &**part)),
+        };
+        written.map_err(|error| match error {
+            Errno::AGAIN => io::ErrorKind::WouldBlock.into(),
+            error => error.into(),
+        })
     }
 
     /// Ends the direction that this side writes.
@@ -164,5 +178,32 @@ impl Transport {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_end_follows_directly_goes_along_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut app = listener.accept().unwrap().0;
+        let transport = Transport::Socket(socket);
+        assert_eq!(
+            transport.write_at_once(&[IoSlice::new(b"last "), IoSlice::new(b"words")], Follows::Directly).unwrap(),
+            10
+        );
+        app.set_nonblocking(true).unwrap();
+        assert_eq!(app.read(&mut [0; 10]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "nothing was sent yet");
+        transport.end().unwrap();
+        app.set_nonblocking(false).unwrap();
+        let mut said = String::new();
+        app.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "last words");
     }
 }
