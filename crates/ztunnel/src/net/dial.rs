@@ -129,7 +129,7 @@ impl Dialer {
         if let Some(source) = source {
             let kept = options::allow_foreign_source(&socket, source.ip()).and_then(|()| {
                 // Another socket may listen at the port: then the kernel chooses.
-                socket.bind(&source.into()).or_else(|_| socket.bind(&SocketAddr::new(source.ip(), 0).into()))
+                bind(&socket, source).or_else(|_| bind(&socket, SocketAddr::new(source.ip(), 0)))
             });
             if let Err(error) = kept {
                 let source = source.ip();
@@ -138,6 +138,13 @@ impl Dialer {
         }
         Ok(socket)
     }
+}
+
+fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
+    if source.port() == 0 {
+        options::bind_without_port(socket)?;
+    }
+    socket.bind(&source.into())
 }
 
 /// Starts to connect; tells whether it is done already.

@@ -79,14 +79,17 @@ pub fn allow_foreign_source(socket: &socket2::Socket, source: IpAddr) -> io::Res
         IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
         IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
     }
-    // A port serves towards every destination at once,
-    socket.set_reuse_address(true)?;
-    // and if none is given, it is picked at connect, per 4-tuple: one busy client address cannot use up the port range.
-    bind_without_port(socket)
+    // A port serves towards every destination at once.
+    socket.set_reuse_address(true)
 }
 
+/// Lets a socket that is bound without a port have one picked at connect, per 4-tuple: one busy client address cannot
+/// use up the port range.
+///
+/// # Errors
+/// The kernel's; none is known for a socket that is open.
 #[allow(unsafe_code, reason = "IP_BIND_ADDRESS_NO_PORT has no safe wrapper in socket2 or rustix")]
-fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
+pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads exactly the `c_int` that
     // the pointer and the length describe.

@@ -40,7 +40,7 @@ impl Context {
         if let Some(workload) = self.views.current().view.local(&self.who) {
             return Ok(Arc::clone(workload));
         }
-        let found = self.wait_for_local(&self.who).await;
+        let found = Box::pin(self.wait_for_local(&self.who)).await; // rare, and larger than all that is not
         found.ok_or_else(|| Refusal::UnknownLocalWorkload(self.who.clone()))
     }
 
@@ -60,7 +60,7 @@ impl Context {
                 Ok(decision) => return Ok(decision),
                 Err(Halt::Refuse(refusal)) => return Err(refusal),
                 Err(Halt::Need(need)) => {
-                    self.find_out(&need, &mut learnt).await;
+                    Box::pin(self.find_out(&need, &mut learnt)).await; // rare as well
                     last = Some(need);
                 }
             }

@@ -386,13 +386,16 @@ pub(super) fn detach(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task.in_current_span());
 }
 
+/// One captured connection, until a tunnel has it or it has ended.
+async fn capture(outgoing: Arc<Outgoing>, arrival: Arrival, target: SocketAddr, counted: SocketGuard) {
+    outbound::capture(&outgoing, arrival, target, counted, Front::Captured).await;
+}
+
 async fn accept_outbound(outgoing: Arc<Outgoing>, mut door: Door) {
     let mut accepted = 0_usize;
     while let Some((arrival, socket)) = door.next().await {
         let target = original_destination(&arrival.socket, arrival.local);
-        let outgoing = Arc::clone(&outgoing);
-        let capture = async move { outbound::capture(&outgoing, arrival, target, socket, Front::Captured).await };
-        tokio::spawn(capture.in_current_span());
+        tokio::spawn(capture(Arc::clone(&outgoing), arrival, target, socket).in_current_span());
         accepted += 1;
         if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
             let_others_run().await;
@@ -566,5 +569,23 @@ pub(super) fn fail_all(mut mailbox: Mailbox, failure: &Failure) {
         if let Command::Open(opening) = command {
             opening.fail(failure.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is moved several times before it runs, and allocated until a tunnel has the connection.
+    const SMALL: usize = 2048;
+
+    fn size_of_task<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_captured_connection_is_small() {
+        let size = size_of_task(capture);
+        assert!(size <= SMALL, "{size} bytes");
     }
 }

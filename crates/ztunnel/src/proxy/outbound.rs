@@ -153,33 +153,35 @@ pub(super) async fn capture(
     let trace = traceparent();
     let meter = context.telemetry.begin(Arc::new(Flow::outbound(&route, trace)));
     let (outgoing, app, early) = (Arc::clone(outgoing), arrival.socket, Vec::new());
-    Pursuit { outgoing, app, meter, socket, trace, attempts, early, front }.go(route).await;
+    let pursuit = Box::new(Pursuit { outgoing, app, meter, socket, trace, attempts, early, front });
+    pursuit.go(route.permit()).await;
 }
 
 impl Pursuit {
-    /// Goes where `route` says, and elsewhere when that fails.
-    async fn go(mut self, mut route: Route) {
+    /// Goes where `permit` allows, and elsewhere when that fails.
+    ///
+    /// A tunnel takes most connections over at once. Whatever else may become of one has a box of its own, so that
+    /// what is spawned for each stays small.
+    async fn go(mut self: Box<Self>, mut permit: Permit) {
         loop {
-            let hop = route.hop.clone();
-            let permit = route.permit();
-            let failure = match hop {
+            let failure = match permit.hop() {
                 Hop::Tcp { .. } => {
                     let patience = self.patience(&permit).unwrap_or(DIAL_TIMEOUT);
-                    match self.outgoing.context.dialer.dial_within(&permit, patience).await {
+                    match Box::pin(self.outgoing.context.dialer.dial_within(&permit, patience)).await {
                         Ok(server) => {
                             self.outgoing.worked(&permit);
                             self.reached(&permit, &server);
-                            return passthrough::carry_outbound(self, server).await;
+                            return Box::pin(passthrough::carry_outbound(*self, server)).await;
                         }
                         Err(error) => Failure::of_dial(&error, format!("io error: {error}")),
                     }
                 }
                 Hop::Hbone { next, authority, expect } => match direct::way(&self.outgoing.context, &permit).await {
                     None => return self.through_tunnel(permit, &authority, (next, expect), None),
-                    Some(way) => match way.ask(&permit, self.trace).await {
+                    Some(way) => match Box::pin(way.ask(&permit, self.trace)).await {
                         Ok(accepted) => {
                             self.outgoing.worked(&permit);
-                            return way.carry(self, accepted).await;
+                            return Box::pin(way.carry(*self, accepted)).await;
                         }
                         Err(failure) => failure,
                     },
@@ -189,8 +191,8 @@ impl Pursuit {
                     return self.through_tunnel(permit, &authority, (gateway, inner_expect), gateway_and);
                 }
             };
-            match self.reconsider(&permit, failure).await {
-                Some((pursuit, other)) => (self, route) = (pursuit, other),
+            match Box::pin(self.reconsider(&permit, failure)).await {
+                Some((pursuit, other)) => (self, permit) = (pursuit, other),
                 None => return,
             }
         }
@@ -221,7 +223,13 @@ impl Pursuit {
 
     /// Asks for a stream of a tunnel to `end`: where it begins to lead there, and who may answer. The tunnel may run
     /// `through` another one.
-    fn through_tunnel(self, permit: Permit, authority: &mesh::Authority, end: Place, through: Option<Place>) {
+    fn through_tunnel(
+        self: Box<Self>,
+        permit: Permit,
+        authority: &mesh::Authority,
+        end: Place,
+        through: Option<Place>,
+    ) {
         let Grant::Outbound(route) = permit.grant() else { return };
         let source = route.source.identity();
         let key = |(next, expect): Place, uid| PoolKey { source: source.clone(), next, expect, uid };
@@ -234,7 +242,7 @@ impl Pursuit {
             headers.push((FORWARDED_NETWORK, self.outgoing.context.config.route.network.to_string()));
         }
         let pool = Arc::clone(&self.outgoing.pool);
-        let (permit, passenger) = (Box::new(permit), Passenger::Connection(Box::new(self)));
+        let (permit, passenger) = (Box::new(permit), Passenger::Connection(self));
         pool.place(Box::new(Opening { key, through, authority, headers, permit, moves_left: MOVES, passenger }));
     }
 
@@ -244,15 +252,15 @@ impl Pursuit {
             return self.give_up(failure);
         }
         let again = async move {
-            if let Some((pursuit, route)) = self.reconsider(&permit, failure).await {
-                pursuit.go(route).await;
+            if let Some((pursuit, other)) = self.reconsider(&permit, failure).await {
+                pursuit.go(other).await;
             }
         };
         driver::detach(again);
     }
 
     /// Where to go after an attempt has failed, if anywhere.
-    async fn reconsider(mut self, permit: &Permit, failure: Failure) -> Option<(Self, Route)> {
+    async fn reconsider(mut self: Box<Self>, permit: &Permit, failure: Failure) -> Option<(Box<Self>, Permit)> {
         let Grant::Outbound(failed) = permit.grant() else { return None };
         let (pick, now) = (failed.at_fault(failure.fault), Instant::now());
         if let Some(pick) = pick
@@ -268,7 +276,7 @@ impl Pursuit {
             Ok(route) => {
                 tracing::debug!(error = failure.error, next = %route.hop.dial(), "trying again");
                 self.meter.redirect(Arc::new(Flow::outbound(&route, self.trace)));
-                Some((self, route))
+                Some((self, route.permit()))
             }
             // What went wrong first says more than that there is nothing else.
             Err(_) => {
