@@ -161,7 +161,7 @@ fn ask(stage: &Stage, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
         let began = stage.judge.now();
         match resolve(&stage.client, server, stage::NAME) {
-            Ok(answer) if answer == [address] => stage.judge.findings().names += 1,
+            Ok(answer) if answer == [address] => stage.judge.resolved(stage.judge.now() - began),
             Ok(answer) => stage.judge.surprise(began, format!("{} has the addresses {answer:?}", stage::NAME)),
             Err(error) => stage.judge.surprise(began, format!("asking for {}: {error}", stage::NAME)),
         }

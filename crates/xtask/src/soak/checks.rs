@@ -2,17 +2,21 @@
 //!
 //! Each check says in words what is wrong; a soak fails if any of them does, and shows them all.
 
+use std::time::{Duration, Instant};
+
 use super::judge::{Findings, Judge, lock};
 use super::records::Records;
 use super::seat::{Holdings, Seat, Serving};
 use super::stage::Stage;
-use super::{DEADLINE, Outcome, PAUSE, SAMPLES};
+use super::{DEADLINE, Outcome, PAUSE};
 
 /// How much more resident memory the last fifth of a process's life may have, on average, than the second fifth. The load
 /// is random; what leaks at all leaks with every one of some hundred thousand connections.
 const FLAT: f64 = 1.10;
 /// The same where faults come between: what a fault makes wait is there for seconds, of fifths that may be short.
 const FLAT_WITH_FAULTS: f64 = 1.25;
+/// A process that has not lived for so long is still coming to its usual size.
+const LONG_ENOUGH: Duration = Duration::from_secs(150);
 /// Descriptors beyond those before the first connection: some are cached.
 const MORE_DESCRIPTORS: usize = 16;
 /// Threads beyond those before the first connection: those for blocking calls end after a while.
@@ -55,7 +59,9 @@ pub(super) fn all(stage: &Stage) -> Outcome<Vec<String>> {
     for seat in stage.seats() {
         wrong.extend(settled(seat)?);
         let faults = !stage.judge.history().counts().is_empty();
-        wrong.extend(seat.look(|serving| Ok(flat(seat.whose, &serving.memory, faults)))?.flatten());
+        wrong.extend(
+            seat.look(|serving| Ok(flat(seat.whose, serving.since.elapsed(), &serving.memory, faults)))?.flatten(),
+        );
     }
     wrong.extend(books(stage)?);
     wrong.extend(unexplained(&stage.judge.findings()));
@@ -64,7 +70,7 @@ pub(super) fn all(stage: &Stage) -> Outcome<Vec<String>> {
 
 /// Waits until a ztunnel has nothing left and all records are written; what is still wrong then.
 fn settled(seat: &Seat) -> Outcome<Vec<String>> {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         let wrong = seat.look(|serving| leftovers(serving, &seat.at_first))?.ok_or("a ztunnel is gone")?;
         if wrong.is_empty() || start.elapsed() > DEADLINE {
@@ -112,9 +118,9 @@ fn more_than_at_first(now: &Holdings, first: &Holdings) -> Vec<String> {
 }
 
 /// Whether memory has stayed as it was, of a process that lived long enough to tell.
-fn flat(whose: &str, memory: &[f64], faults: bool) -> Option<String> {
+fn flat(whose: &str, age: Duration, memory: &[f64], faults: bool) -> Option<String> {
     let most = if faults { FLAT_WITH_FAULTS } else { FLAT };
-    let grown = memory.len() >= SAMPLES as usize / 3 && growth(memory) > most;
+    let grown = age >= LONG_ENOUGH && growth(memory) > most;
     grown.then(|| {
         format!("the memory of the {whose} ztunnel is not flat: {:.3} times what it was, not {most}", growth(memory))
     })
@@ -128,11 +134,16 @@ fn records(seat: &Seat) -> Outcome<Records> {
 /// Whether every connection that clients know of has its record.
 fn books(stage: &Stage) -> Outcome<Vec<String>> {
     let (near, far, books) = (records(&stage.clients)?, records(&stage.servers)?, stage.judge.books());
-    let mut wrong: Vec<String> =
-        books.compare(&near.outbound).into_iter().map(|what| format!("on the way out, {what}")).collect();
+    let mut wrong: Vec<String> = books
+        .compare(&near.outbound, near.unplaced)
+        .into_iter()
+        .map(|what| format!("on the way out, {what}"))
+        .collect();
     // A connection that a fault kept from the other node has no record there.
     if !stage.judge.history().broke_any() {
-        wrong.extend(books.compare(&far.inbound).into_iter().map(|what| format!("on the way in, {what}")));
+        wrong.extend(
+            books.compare(&far.inbound, near.unplaced).into_iter().map(|what| format!("on the way in, {what}")),
+        );
     }
     Ok(wrong)
 }
@@ -146,7 +157,13 @@ fn unexplained(findings: &Findings) -> Vec<String> {
 /// What was seen, for the summary.
 pub(super) fn seen(judge: &Judge) -> String {
     let findings = judge.findings();
-    format!("{} connections, {} MiB, {} names", findings.lives.sum(), findings.bytes >> 20, findings.names)
+    let Findings { lives, bytes, names, slowest_connect, slowest_name, .. } = &*findings;
+    format!(
+        "{} connections, {} MiB, {names} names; the slowest took {slowest_connect:.1?} to be accepted and {slowest_name:.1?} \
+         to be answered",
+        lives.sum(),
+        bytes >> 20
+    )
 }
 
 #[cfg(test)]
@@ -184,9 +201,9 @@ mod tests {
     fn memory_is_flat_if_its_last_fifth_is_as_its_second() {
         let level = vec![100.0; 100];
         let rising: Vec<f64> = (0..100).map(|look| 100.0 + f64::from(look)).collect();
-        assert_eq!(flat("client's", &level, false), None);
-        assert!(flat("client's", &rising, true).is_some());
-        assert_eq!(flat("client's", &rising[..10], true), None, "too short to tell");
+        assert_eq!(flat("client's", LONG_ENOUGH, &level, false), None);
+        assert!(flat("client's", LONG_ENOUGH, &rising, true).is_some());
+        assert_eq!(flat("client's", LONG_ENOUGH / 2, &rising, true), None, "too short to tell");
     }
 
     #[test]

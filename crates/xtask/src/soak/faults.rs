@@ -81,7 +81,9 @@ impl Kind {
             Self::CaRefuses => profile("ca-refuses", 4..9, 5, Toll::None, &[]),
             Self::CaHangs => profile("ca-hangs", 4..9, 15, Toll::None, &[]),
             Self::RootRotates => profile("root-rotates", GENERATIONS, 5, Toll::None, &[]),
-            Self::PodsChurn => profile("pods-churn", 5..15, 5, Toll::None, &[]),
+            Self::PodsChurn => {
+                profile("pods-churn", 5..15, 5, Toll::None, &["error=\"connection closed due to connection drain\""])
+            }
             // Apps that are gone cut what they had, and are not there for what comes.
             Self::AppDies => {
                 profile("app-dies", 2..6, 5, Toll::Breaks, &["reason=\"app-unreachable\"", "reason=\"peer-refused\""])

@@ -23,6 +23,9 @@ pub(super) struct Findings {
     pub(super) bytes: u64,
     /// Names that were resolved.
     pub(super) names: u64,
+    /// How long the slowest of each took.
+    pub(super) slowest_connect: Duration,
+    pub(super) slowest_name: Duration,
     /// Connections that went otherwise than they should, and errors, by the fault that explains them.
     pub(super) explained: BTreeMap<(Kind, &'static str), u64>,
     /// What nothing explains.
@@ -73,6 +76,19 @@ impl Judge {
         if let Some(surprise) = surprise {
             self.surprise(opened, format!("{life:?}: {surprise}"));
         }
+    }
+
+    /// A name was resolved.
+    pub(super) fn resolved(&self, took: Duration) {
+        let mut findings = self.findings();
+        findings.names += 1;
+        findings.slowest_name = findings.slowest_name.max(took);
+    }
+
+    /// A connection was established.
+    pub(super) fn connected(&self, took: Duration) {
+        let mut findings = self.findings();
+        findings.slowest_connect = findings.slowest_connect.max(took);
     }
 
     /// Something went otherwise than it should, which began at that time.

@@ -5,6 +5,7 @@ use super::life::{Life, PerLife};
 /// A line of the log in its text form: time, level, target, message and fields, separated by tabs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line<'a> {
+    time: &'a str,
     pub(super) level: &'a str,
     target: &'a str,
     message: &'a str,
@@ -14,9 +15,9 @@ pub(super) struct Line<'a> {
 impl<'a> Line<'a> {
     /// `None` if it is none, as what a panic writes.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
-        let mut parts = text.splitn(5, '\t').skip(1);
-        let (level, target, message) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { level, target, message, fields: parts.next().unwrap_or_default() })
+        let mut parts = text.splitn(5, '\t');
+        let (time, level, target, message) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { time, level, target, message, fields: parts.next().unwrap_or_default() })
     }
 
     /// The value of a field that contains no blank.
@@ -43,13 +44,26 @@ pub(super) struct Records {
     pub(super) outbound: PerLife,
     /// On the way into one.
     pub(super) inbound: PerLife,
+    /// Outbound records that do not say what was asked for, since ztunnel could not know: the client had reset its
+    /// connection so long before it was accepted that the kernel had forgotten where it went.
+    pub(super) unplaced: u64,
+    /// The first of the early refusals, word for word.
+    pub(super) kept: Vec<String>,
 }
+
+/// Early refusals that are kept word for word.
+const KEPT: usize = 5;
 
 impl Records {
     pub(super) fn take(&mut self, line: &Line<'_>) {
         match (line.target, line.message) {
             ("access", "connection complete") => self.complete += 1,
-            ("access", "connection failed") => self.early += 1,
+            ("access", "connection failed") => {
+                self.early += 1;
+                if self.kept.len() < KEPT {
+                    self.kept.push(format!("{} {}", line.time, line.fields));
+                }
+            }
             _ => return,
         }
         let side = match line.field("direction") {
@@ -57,8 +71,9 @@ impl Records {
             Some("inbound") => &mut self.inbound,
             _ => return,
         };
-        if let Some(life) = line.life() {
-            side.count(life);
+        match line.life() {
+            Some(life) => side.count(life),
+            None => self.unplaced += u64::from(line.field("direction") == Some("outbound")),
         }
     }
 }
@@ -86,6 +101,17 @@ mod tests {
         assert_eq!((records.complete, records.early), (3, 1));
         assert_eq!(records.outbound.of(Life::Talk), 3);
         assert_eq!((records.inbound.of(Life::Talk), records.inbound.of(Life::ClientEndsFirst)), (0, 1));
+    }
+
+    #[test]
+    fn a_record_that_does_not_say_where_its_connection_went_is_counted_apart() {
+        let records = count(&[&EARLY.replace(":9000", ":15001")]);
+        assert_eq!((records.early, records.unplaced, records.outbound.sum()), (1, 1, 0));
+        assert!(
+            records.kept[0].starts_with("2026-11-21T02:38:35.803626Z src.addr=10.1.0.2:39050 "),
+            "{:?}",
+            records.kept
+        );
     }
 
     #[test]

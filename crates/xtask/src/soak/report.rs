@@ -49,10 +49,14 @@ fn of(seat: &Seat) -> Outcome<String> {
         let mib = |kib: f64| kib / 1024.0;
         let fifths: Vec<String> = (0..5).map(|number| format!("{:.1}", mib(fifth(&serving.memory, number)))).collect();
         let (now, first, records) = (serving.holdings()?, seat.at_first, lock(&serving.records).clone());
-        let ends: Vec<String> = samples(&metrics, "istio_hbone_streams_ended_total").map(short).collect();
+        let ends: Vec<String> = samples(&metrics, "istio_hbone_streams_ended_total")
+            .filter(|sample| !sample.ends_with(" 0"))
+            .map(short)
+            .collect();
         let (killed, lost) = seat.killed();
         let mut text = format!("the {} ztunnel, after {killed} that were killed with {lost} records:\n", seat.whose);
         writeln!(text, "  {} records of connections, {} of early refusals", records.complete, records.early)?;
+        records.kept.iter().try_for_each(|line| writeln!(text, "    {line}"))?;
         writeln!(text, "  streams ended: {}", ends.join(", "))?;
         let (growth, peak) = (growth(&serving.memory), mib(peak_kib(serving.ztunnel.pid())?));
         let fifths = fifths.join(", ");

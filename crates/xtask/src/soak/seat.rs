@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testkit::mesh::Node;
 use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
@@ -27,6 +27,7 @@ pub(super) struct Holdings {
 pub(super) struct Serving {
     pub(super) ztunnel: Ztunnel,
     pub(super) records: Arc<Mutex<Records>>,
+    pub(super) since: Instant,
     /// Its resident memory, in KiB, at each look so far.
     pub(super) memory: Vec<f64>,
 }
@@ -111,5 +112,5 @@ fn start(whose: &'static str, node: &Node, spec: &ZtunnelSpec, judge: &Arc<Judge
         None if text.trim().is_empty() => {}
         None => judge.error(whose, text),
     });
-    Ok(Serving { ztunnel: node.start_ztunnel(&spec)?, records, memory: Vec::new() })
+    Ok(Serving { ztunnel: node.start_ztunnel(&spec)?, records, since: Instant::now(), memory: Vec::new() })
 }

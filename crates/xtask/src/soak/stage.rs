@@ -61,8 +61,9 @@ impl Stage {
     /// Waits until both ztunnels are ready and hear the control plane.
     pub(super) fn recovered(&self) -> Outcome {
         for seat in self.seats() {
+            // One that does not answer at once may do so later.
             eventually(&format!("the {} ztunnel hears the control plane again", seat.whose), || {
-                Ok(total(&seat.metrics()?, "istio_xds_connected") == 1)
+                Ok(seat.metrics().is_ok_and(|metrics| total(&metrics, "istio_xds_connected") == 1))
             })?;
             seat.look(|serving| Ok(serving.ztunnel.wait_ready(DEADLINE)?))?;
         }

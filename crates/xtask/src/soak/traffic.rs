@@ -94,10 +94,15 @@ pub(super) fn hold(server: IpAddr, dice: &mut Dice, judge: &Judge) -> io::Result
 
 /// A connection that is in the books.
 fn connect(server: IpAddr, life: Life, dice: &mut Dice, judge: &Judge) -> io::Result<TcpStream> {
-    let began = judge.books().generation();
+    let (opened, began) = (judge.now(), judge.books().generation());
     let to = SocketAddr::new(server, life.port(dice.below(usize::MAX)));
-    let stream = TcpStream::connect_timeout(&to, PATIENCE).map_err(|error| annotate("connecting", &error))?;
-    judge.books().established(life, began);
+    let connected = TcpStream::connect_timeout(&to, PATIENCE);
+    // One that is reset before its client looks had been accepted all the same.
+    if connected.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::ConnectionReset) {
+        judge.books().established(life, began);
+    }
+    let stream = connected.map_err(|error| annotate("connecting", &error))?;
+    judge.connected(judge.now() - opened);
     patient(stream)
 }
 
