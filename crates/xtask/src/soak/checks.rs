@@ -15,8 +15,9 @@ use super::{DEADLINE, Outcome, PAUSE};
 const FLAT: f64 = 1.10;
 /// The same where faults come between: what a fault makes wait is there for seconds, of fifths that may be short.
 const FLAT_WITH_FAULTS: f64 = 1.25;
-/// A process that has not lived for so long is still coming to its usual size.
-const LONG_ENOUGH: Duration = Duration::from_secs(150);
+/// Fifths of a shorter life are no averages: they are as long as one fault and its aftermath. Half of a run of the usual
+/// length is more.
+const LONG_ENOUGH: Duration = Duration::from_secs(240);
 /// Descriptors beyond those before the first connection: some are cached.
 const MORE_DESCRIPTORS: usize = 16;
 /// Threads beyond those before the first connection: those for blocking calls end after a while.

@@ -103,7 +103,8 @@ impl Kind {
                 Toll::Breaks,
                 &["reason=\"dial-", "reason=\"tunnel-lost\"", "reason=\"http2\"", "reason=\"tls-handshake\""],
             ),
-            Self::AgentHangsUp => profile("agent-hangs-up", 2..8, 5, Toll::None, &[]),
+            // An agent that is busy takes leave of a ztunnel before it has heard its greeting.
+            Self::AgentHangsUp => profile("agent-hangs-up", 2..8, 5, Toll::None, &["node agent announcement failed"]),
             Self::ResourcesFlap => profile("resources-flap", 5..15, 5, Toll::None, &[]),
         }
     }
