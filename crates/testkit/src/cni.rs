@@ -145,6 +145,11 @@ impl Cni {
         Ok(())
     }
 
+    /// Closes the connections of all ztunnels, as an agent does that is restarted; each that comes back gets a snapshot.
+    pub fn hang_up(&self) {
+        self.shared.lock().connections.clear();
+    }
+
     /// How many ztunnels have taken their snapshots, counted from the start.
     pub fn snapshots(&self) -> usize {
         self.shared.lock().snapshots

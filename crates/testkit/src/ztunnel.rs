@@ -11,6 +11,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -67,18 +68,38 @@ pub enum ZtunnelError {
 pub struct ZtunnelSpec {
     program: PathBuf,
     environment: Vec<(String, String)>,
+    lines: Option<Lines>,
+}
+
+/// Who is told every line of a log.
+#[derive(Clone)]
+pub(crate) struct Lines(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lines")
+    }
 }
 
 impl ZtunnelSpec {
     /// The program at `program`, logging at level info.
     pub fn new(program: impl Into<PathBuf>) -> ZtunnelSpec {
-        ZtunnelSpec { program: program.into(), environment: vec![("RUST_LOG".to_owned(), "info".to_owned())] }
+        let environment = vec![("RUST_LOG".to_owned(), "info".to_owned())];
+        ZtunnelSpec { program: program.into(), environment, lines: None }
     }
 
     /// With one more setting, or another value for one that the mesh would give.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> ZtunnelSpec {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With its output told line by line, in place of a file with all of it: for one that runs for hours. What is slow to
+    /// listen holds up the output; lines are text as far as they are UTF-8.
+    #[must_use]
+    pub fn lines_to(mut self, listener: impl Fn(&str) + Send + Sync + 'static) -> ZtunnelSpec {
+        self.lines = Some(Lines(Arc::new(listener)));
         self
     }
 }
@@ -104,7 +125,7 @@ impl Ztunnel {
             log: log_file.display().to_string(),
             source,
         };
-        let (log, output) = Log::open(log_file).map_err(failed)?;
+        let (log, output) = Log::open(log_file, spec.lines.clone()).map_err(failed)?;
         let mut command = netns.command(&spec.program);
         command.env_clear().env("LOCAL_XDS_PATH", state);
         let common = [("FAKE_CA", "true"), ("XDS_ADDRESS", ""), ("NETWORK", ""), ("ISTIO_META_DNS_CAPTURE", "false")];

@@ -11,6 +11,7 @@ use xtask::bench;
 use xtask::demo::{self, Afterwards, Governance};
 use xtask::instructions::{self, Verdict};
 use xtask::package;
+use xtask::soak;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "What the repository can check, generate, measure or package")]
@@ -61,15 +62,9 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Open, use, half-close and reset connections for long; fail if a tunnel keeps anything of them, or memory grows.
-    Soak {
-        /// For how long.
-        #[arg(long, default_value_t = 600)]
-        seconds: u32,
-        /// How many at a time.
-        #[arg(long, default_value_t = 2000)]
-        connections: u32,
-    },
+    /// Open, use, half-close and reset connections for long while one thing after the other fails; fail if there is anything
+    /// that no fault explains, a connection without a record, or something left of them.
+    Soak(Box<soak::Options>),
     /// Pack the release binary with units, settings and manual: a tarball and a Debian package.
     Package {
         /// Pack this program instead of building one.
@@ -114,7 +109,7 @@ fn run(task: &Task, workspace: &Path) -> Result<(), Box<dyn Error>> {
         Task::Lint => Ok(xtask::lint::run(workspace)?),
         Task::Providers { rows } => Ok(xtask::providers::run(workspace, rows)?),
         Task::Fuzz { target, seconds } => Ok(xtask::fuzz::run(workspace, target, *seconds)?),
-        Task::Soak { seconds, connections } => xtask::soak::run(workspace, *seconds, *connections),
+        Task::Soak(options) => soak::run(workspace, options),
         Task::Package { binary, trial } => {
             let make = || package::run(workspace, binary.as_deref());
             if *trial { package::trial(make) } else { Ok(make().map(drop)?) }

@@ -1,25 +1,45 @@
-//! `cargo xtask soak`: many connections for long, through two real ztunnels, of which nothing may be left.
+//! `cargo xtask soak`: many connections for long, through two real ztunnels, while one thing after the other fails.
 //!
-//! Each of so many clients opens one connection after the other and takes it through one of the
-//! [lives](traffic::Life) that a connection can have. Afterwards both ztunnels have to say that no stream, no buffered
-//! byte and no enlarged window is left, and their resident memory late in the run has to be what it was early in it.
+//! Each of so many clients opens one connection after the other and takes it through one of the lives that a connection
+//! can have, under a control plane that gives out certificates of short lives. Meanwhile [faults](faults::Kind) come and
+//! go. Whatever goes otherwise than it should must be the consequence of the fault of that time. Afterwards there has to
+//! be one record for each connection, and no stream, byte, descriptor or thread may be left; resident memory late in the
+//! run has to be what it was early in it.
 //!
 //! What it does not look at: speed.
 
+mod app;
+mod books;
+mod checks;
+mod dice;
+mod faults;
+mod history;
+mod injection;
+mod judge;
+mod life;
+mod records;
+mod report;
+mod schedule;
+mod seat;
+mod stage;
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use testkit::mesh::{Capture, Mesh, PodSpec};
+use testkit::apps::resolve;
 use testkit::sandbox;
-use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
 
-use crate::bench::process::{peak_kib, resident_kib};
-use traffic::{Score, Traffic};
+pub use faults::Faults;
+
+use dice::Dice;
+use schedule::Schedule;
+use stage::Stage;
+use traffic::Traffic;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -29,23 +49,61 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Looks at resident memory in a run: a fifth of it has enough of them for an average.
 const SAMPLES: u32 = 100;
-/// How much more resident memory the last fifth of a run may have, on average, than the second fifth. The load is
-/// random; what leaks at all leaks with every one of some hundred thousand connections.
-const FLAT: f64 = 1.10;
-/// What has to be 0 when no connection is left.
-const LEFTOVERS: [&str; 4] = [
-    "istio_hbone_streams_open",
-    "istio_hbone_streams_half_closed",
-    "istio_hbone_buffered_bytes",
-    "istio_hbone_window_granted_bytes",
-];
+/// Between two questions for a name.
+const NAMES: Duration = Duration::from_millis(20);
+
+/// How to soak.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// For how long.
+    #[arg(long, default_value_t = 600)]
+    seconds: u32,
+    /// How many at a time.
+    #[arg(long, default_value_t = 2000)]
+    connections: u32,
+    /// What happens meanwhile: `all`, `none`, or names of faults separated by commas.
+    #[arg(long, default_value = "all")]
+    faults: Faults,
+    /// Chooses lives, waits and faults; the same gives the same.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Soak this ztunnel instead of building one.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Write the summary to bench/results/soak-NAME.md.
+    #[arg(long)]
+    save: Option<String>,
+}
 
 /// Runs the soak. The first call builds ztunnel (quick profile) and executes this program anew inside a sandbox.
 ///
 /// # Errors
-/// What was left, what grew, or what went other than a connection's life has it.
-pub fn run(workspace: &Path, seconds: u32, connections: u32) -> Outcome {
-    let program = binary()?;
+/// What was left, what grew, what is not recorded, or what went other than it should without a fault that explains it.
+pub fn run(workspace: &Path, options: &Options) -> Outcome {
+    let program = program(workspace, options)?;
+    sandbox::enter()?;
+    crate::bench::raise_descriptor_limit();
+    let stage = Stage::set(&program)?;
+    let length = Duration::from_secs(options.seconds.into());
+    println!("{} connections at a time, for {length:?}", options.connections);
+    let traffic = Traffic::start(&stage.client, stage.server.ip(), options.connections, options.seed, &stage.judge)?;
+    let happened = go_on(&stage, options, length);
+    traffic.stop(&stage.judge);
+    let wrong = checks::all(&stage)?;
+    let summary = report::summary(&stage, options, &wrong)?;
+    print!("{summary}");
+    if let Some(name) = &options.save {
+        report::save(workspace, name, &summary)?;
+    }
+    happened?;
+    if wrong.is_empty() { Ok(()) } else { Err("the soak found what should not be; see the summary".into()) }
+}
+
+/// The program to be soaked; it is built only before the sandbox is entered.
+fn program(workspace: &Path, options: &Options) -> Outcome<PathBuf> {
+    if let Some(binary) = &options.binary {
+        return std::path::absolute(binary).map_err(Into::into);
+    }
     if sandbox::outer_pid().is_none() {
         let mut build = Command::new("cargo");
         build.current_dir(workspace).args(["build", "--locked", "--profile", "quick"]);
@@ -53,142 +111,76 @@ pub fn run(workspace: &Path, seconds: u32, connections: u32) -> Outcome {
             return Err("the build failed".into());
         }
     }
-    sandbox::enter()?;
-    crate::bench::raise_descriptor_limit();
-    let mesh = Mesh::new()?;
-    let (a, b) = (mesh.add_node("a")?, mesh.add_node("b")?);
-    let client = a.add_pod(PodSpec::new("client", "shop", "front", Capture::Enrolled))?;
-    let server = b.add_pod(PodSpec::new("server", "shop", "back", Capture::Enrolled))?;
-    // A log line for each connection would fill the memory that the sandbox's files live in.
-    let spec = ZtunnelSpec::new(program).env("RUST_LOG", "warn");
-    let ztunnels = [("client's", a.start_ztunnel(&spec)?), ("server's", b.start_ztunnel(&spec)?)];
-    for (_, ztunnel) in &ztunnels {
-        ztunnel.wait_ready(DEADLINE)?;
-    }
-    println!("{connections} connections at a time, for {seconds} s");
-    let traffic = Traffic::start(&client, &server, connections)?;
-    let memory = watch(&ztunnels, Duration::from_secs(seconds.into()))?;
-    let score = traffic.stop();
-    report(&ztunnels, &memory, &score)?;
-    let left: Vec<Outcome> = ztunnels.iter().map(|(whose, ztunnel)| nothing_left(whose, ztunnel)).collect();
-    no_surprises(&score)?;
-    left.into_iter().collect::<Outcome>()?;
-    flat(&memory)
-}
-
-/// Where cargo puts the binary: beside the folder that this program runs from.
-fn binary() -> Outcome<PathBuf> {
     let own = std::env::current_exe()?;
+    // Where cargo puts it: beside the folder that this program runs from.
     let target = own.parent().and_then(Path::parent).ok_or("this program is not in a target folder")?;
     Ok(target.join("quick/ztunnel"))
 }
 
-/// The resident memory of one ztunnel over the run, in KiB.
-struct Memory {
-    whose: &'static str,
-    samples: Vec<f64>,
+/// Faults, names and looks at memory, until the time is over.
+fn go_on(stage: &Stage, options: &Options, length: Duration) -> Outcome {
+    let until = stage.judge.now() + length;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Errors do not leave their thread but in words.
+        let conducted = scope.spawn(|| conduct(stage, options, until).map_err(|error| error.to_string()));
+        let asked = scope.spawn(|| ask(stage, &over));
+        let watched = watch(stage, length);
+        let conducted = conducted.join().map_err(|_| "bringing about faults panicked")?;
+        over.store(true, Ordering::Relaxed);
+        asked.join().map_err(|_| "asking for names panicked")?;
+        watched?;
+        Ok(conducted?)
+    })
 }
 
-impl Memory {
-    /// The average of a fifth of the run, counted from 0.
-    fn fifth(&self, number: usize) -> f64 {
-        let length = (self.samples.len() / 5).max(1);
-        let part: Vec<f64> = self.samples.iter().copied().skip(number * length).take(length).collect();
-        part.iter().sum::<f64>() / part.len().max(1) as f64
-    }
-
-    fn growth(&self) -> f64 {
-        self.fifth(4) / self.fifth(1)
-    }
-}
-
-fn watch(ztunnels: &[(&'static str, Ztunnel)], time: Duration) -> Outcome<Vec<Memory>> {
-    let mut memory: Vec<Memory> = ztunnels.iter().map(|(whose, _)| Memory { whose, samples: Vec::new() }).collect();
-    let start = Instant::now();
-    for number in 1..=SAMPLES {
-        std::thread::sleep((time * number / SAMPLES).saturating_sub(start.elapsed()));
-        for (memory, (_, ztunnel)) in memory.iter_mut().zip(ztunnels) {
-            memory.samples.push(resident_kib(ztunnel.pid())?);
-        }
-    }
-    Ok(memory)
-}
-
-fn report(ztunnels: &[(&'static str, Ztunnel)], memory: &[Memory], score: &Score) -> Outcome {
-    println!("{} connections, {} MiB", score.connections(), score.bytes >> 20);
-    for (life, count) in &score.lives {
-        println!("  {count:>9}  {life}");
-    }
-    for (memory, (whose, ztunnel)) in memory.iter().zip(ztunnels) {
-        let fifths: Vec<String> = (0..5).map(|number| format!("{:.1}", memory.fifth(number) / 1024.0)).collect();
-        println!(
-            "the {whose} ztunnel: {} MiB in each fifth of the run, the last {:.3} of the second; {:.1} MiB at the most",
-            fifths.join(", "),
-            memory.growth(),
-            peak_kib(ztunnel.pid())? / 1024.0,
-        );
-        complaints(&ztunnel.logs());
+/// One fault after the other.
+fn conduct(stage: &Stage, options: &Options, until: Duration) -> Outcome {
+    let judge = &stage.judge;
+    let mut schedule = Schedule::new(&options.faults.0, options.seed, until);
+    let mut dice = Dice::new(options.seed, 1);
+    while let Some(due) = schedule.next(judge.now()) {
+        std::thread::sleep(due.at.saturating_sub(judge.now()));
+        judge.history().begin(due.kind, judge.now());
+        println!("{:8.1} s  {} for {:.1} s", judge.now().as_secs_f64(), due.kind, due.lasts.as_secs_f64());
+        let happened = injection::happen(stage, due.kind, due.lasts, &mut dice);
+        let undone = judge.now();
+        judge.history().undone(undone);
+        happened.map_err(|error| format!("{}: {error}", due.kind))?;
+        schedule.undone(due.kind, undone);
+        stage.recovered().map_err(|error| format!("after {}: {error}", due.kind))?;
+        println!("{:8.1} s  {} is over", undone.as_secs_f64(), due.kind);
     }
     Ok(())
 }
 
-/// Shows what a ztunnel gave as reasons for connections that failed, and how often.
-fn complaints(log: &str) {
-    let mut reasons = BTreeMap::<&str, u64>::new();
-    for line in log.lines() {
-        if let Some((_, reason)) = line.split_once(" error=") {
-            *reasons.entry(reason).or_default() += 1;
+/// The client asks for a name again and again.
+fn ask(stage: &Stage, over: &AtomicBool) {
+    let server = SocketAddr::from((Ipv4Addr::new(10, 96, 0, 10), 53));
+    let address = IpAddr::from([10, 96, 0, 1]);
+    while !over.load(Ordering::Relaxed) {
+        let began = stage.judge.now();
+        match resolve(&stage.client, server, stage::NAME) {
+            Ok(answer) if answer == [address] => stage.judge.resolved(stage.judge.now() - began),
+            Ok(answer) => stage.judge.surprise(began, format!("{} has the addresses {answer:?}", stage::NAME)),
+            Err(error) => stage.judge.surprise(began, format!("asking for {}: {error}", stage::NAME)),
         }
+        std::thread::sleep(NAMES);
     }
-    reasons.iter().for_each(|(reason, count)| println!("  {count:>9}  {reason}"));
 }
 
-fn nothing_left(whose: &str, ztunnel: &Ztunnel) -> Outcome {
+/// Looks at both ztunnels' memory, evenly over the time.
+fn watch(stage: &Stage, time: Duration) -> Outcome {
     let start = Instant::now();
-    loop {
-        let text = ztunnel.http_get(15020, "/metrics")?.body;
-        let left: Vec<&str> = LEFTOVERS.iter().flat_map(|name| samples(&text, name)).collect();
-        if left.iter().all(|sample| sample.ends_with(" 0")) {
-            let ends: Vec<String> = samples(&text, "istio_hbone_streams_ended_total").map(short).collect();
-            println!("the {whose} ztunnel has nothing left; streams ended: {}", ends.join(", "));
-            println!("  {:.1} MiB now", resident_kib(ztunnel.pid())? / 1024.0);
-            return Ok(());
+    for number in 1..=SAMPLES {
+        std::thread::sleep((time * number / SAMPLES).saturating_sub(start.elapsed()));
+        for seat in stage.seats() {
+            seat.look(|serving| {
+                let resident = serving.holdings()?.resident_kib;
+                serving.memory.push(resident);
+                Ok(())
+            })?;
         }
-        if start.elapsed() > DEADLINE {
-            return Err(
-                format!("the {whose} ztunnel still has, {DEADLINE:?} after the end:\n{}", left.join("\n")).into()
-            );
-        }
-        std::thread::sleep(PAUSE);
     }
-}
-
-/// The samples of a metric.
-fn samples<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    text.lines().filter(move |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-}
-
-/// `clean 17` of a sample with the label `end="clean"`.
-fn short(sample: &str) -> String {
-    let end = sample.split("end=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
-    format!("{end} {}", sample.rsplit(' ').next().unwrap_or_default())
-}
-
-fn no_surprises(score: &Score) -> Outcome {
-    let surprises: Vec<String> = score.surprises.iter().map(|(what, count)| format!("{count} × {what}")).collect();
-    match surprises.as_slice() {
-        [] => Ok(()),
-        some => Err(format!("connections went otherwise than they should:\n{}", some.join("\n")).into()),
-    }
-}
-
-fn flat(memory: &[Memory]) -> Outcome {
-    match memory.iter().find(|memory| memory.growth() > FLAT) {
-        Some(grown) => {
-            let (whose, growth) = (grown.whose, grown.growth());
-            Err(format!("the memory of the {whose} ztunnel is not flat: {growth:.3} times what it was, not {FLAT}")
-                .into())
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }

@@ -127,6 +127,15 @@ impl Node {
         within(&world.fabric, "fabric", || link::set_down(&fabric_port(*place)))
     }
 
+    /// Puts the plug in again, after [`Node::cut_off`].
+    ///
+    /// # Errors
+    /// [`MeshError`].
+    pub fn reconnect(&self) -> Result<(), MeshError> {
+        let Inner { world, place, .. } = &*self.inner;
+        within(&world.fabric, "fabric", || link::set_up(&fabric_port(*place)))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.inner.name

@@ -1,0 +1,217 @@
+//! What has to be true when a soak is over.
+//!
+//! Each check says in words what is wrong; a soak fails if any of them does, and shows them all.
+
+use std::time::{Duration, Instant};
+
+use super::judge::{Findings, Judge, lock};
+use super::records::Records;
+use super::seat::{Holdings, Seat, Serving};
+use super::stage::Stage;
+use super::{DEADLINE, Outcome, PAUSE};
+
+/// How much more resident memory the last fifth of a process's life may have, on average, than the second fifth. The load
+/// is random; what leaks at all leaks with every one of some hundred thousand connections.
+const FLAT: f64 = 1.10;
+/// The same where faults come between: what a fault makes wait is there for seconds, of fifths that may be short.
+const FLAT_WITH_FAULTS: f64 = 1.25;
+/// Fifths of a shorter life are no averages: they are as long as one fault and its aftermath. Half of a run of the usual
+/// length is more.
+const LONG_ENOUGH: Duration = Duration::from_secs(240);
+/// Descriptors beyond those before the first connection: some are cached.
+const MORE_DESCRIPTORS: usize = 16;
+/// Threads beyond those before the first connection: those for blocking calls end after a while.
+const MORE_THREADS: usize = 8;
+/// Resident memory, in KiB, beyond that before the first connection: what the allocator keeps of its highest use.
+const MORE_RESIDENT_KIB: f64 = 64.0 * 1024.0;
+/// What has to be 0 when no connection is left.
+const LEFTOVERS: [&str; 5] = [
+    "istio_tcp_sockets_open",
+    "istio_hbone_streams_open",
+    "istio_hbone_streams_half_closed",
+    "istio_hbone_buffered_bytes",
+    "istio_hbone_window_granted_bytes",
+];
+
+/// The samples of a metric.
+pub(super) fn samples<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines().filter(move |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+}
+
+/// Their sum.
+pub(super) fn total(text: &str, name: &str) -> u64 {
+    samples(text, name).filter_map(|sample| sample.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// The average of a fifth of a process's life, counted from 0.
+pub(super) fn fifth(memory: &[f64], number: usize) -> f64 {
+    let length = (memory.len() / 5).max(1);
+    let part: Vec<f64> = memory.iter().copied().skip(number * length).take(length).collect();
+    part.iter().sum::<f64>() / part.len().max(1) as f64
+}
+
+pub(super) fn growth(memory: &[f64]) -> f64 {
+    fifth(memory, 4) / fifth(memory, 1)
+}
+
+/// All that is wrong after the last connection has ended.
+pub(super) fn all(stage: &Stage) -> Outcome<Vec<String>> {
+    let mut wrong = Vec::new();
+    for seat in stage.seats() {
+        wrong.extend(settled(seat)?);
+        let faults = !stage.judge.history().counts().is_empty();
+        wrong.extend(
+            seat.look(|serving| Ok(flat(seat.whose, serving.since.elapsed(), &serving.memory, faults)))?.flatten(),
+        );
+    }
+    wrong.extend(books(stage)?);
+    wrong.extend(unexplained(&stage.judge.findings()));
+    Ok(wrong)
+}
+
+/// Waits until a ztunnel has nothing left and all records are written; what is still wrong then.
+fn settled(seat: &Seat) -> Outcome<Vec<String>> {
+    let start = Instant::now();
+    loop {
+        let wrong = seat.look(|serving| leftovers(serving, &seat.at_first))?.ok_or("a ztunnel is gone")?;
+        if wrong.is_empty() || start.elapsed() > DEADLINE {
+            let place = |what: String| format!("the {} ztunnel, {DEADLINE:?} after the end: {what}", seat.whose);
+            return Ok(wrong.into_iter().map(place).collect());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn leftovers(serving: &Serving, first: &Holdings) -> Outcome<Vec<String>> {
+    let text = serving.ztunnel.http_get(15020, "/metrics")?.body;
+    let left = LEFTOVERS.iter().flat_map(|name| samples(&text, name)).filter(|sample| !sample.ends_with(" 0"));
+    let mut wrong: Vec<String> = left.map(str::to_owned).collect();
+    wrong.extend(unrecorded(&text, &lock(&serving.records)));
+    wrong.extend(more_than_at_first(&serving.holdings()?, first));
+    Ok(wrong)
+}
+
+/// Whether metrics and log tell of the same connections.
+fn unrecorded(metrics: &str, records: &Records) -> Vec<String> {
+    let expected = [
+        ("istio_tcp_connections_opened_total", records.complete),
+        ("istio_tcp_connections_closed_total", records.complete),
+        ("istio_tcp_connections_denied_early_total", records.early),
+        ("istio_log_lines_dropped_total", 0),
+    ];
+    let wrong = expected.into_iter().filter(|(name, count)| total(metrics, name) != *count);
+    wrong.map(|(name, count)| format!("{name} is {}, the log has {count}", total(metrics, name))).collect()
+}
+
+fn more_than_at_first(now: &Holdings, first: &Holdings) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if now.descriptors > first.descriptors + MORE_DESCRIPTORS {
+        wrong.push(format!("{} descriptors, at first {}", now.descriptors, first.descriptors));
+    }
+    if now.threads > first.threads + MORE_THREADS {
+        wrong.push(format!("{} threads, at first {}", now.threads, first.threads));
+    }
+    if now.resident_kib > first.resident_kib + MORE_RESIDENT_KIB {
+        let mib = |kib: f64| kib / 1024.0;
+        wrong.push(format!("{:.1} MiB, at first {:.1}", mib(now.resident_kib), mib(first.resident_kib)));
+    }
+    wrong
+}
+
+/// Whether memory has stayed as it was, of a process that lived long enough to tell.
+fn flat(whose: &str, age: Duration, memory: &[f64], faults: bool) -> Option<String> {
+    let most = if faults { FLAT_WITH_FAULTS } else { FLAT };
+    let grown = age >= LONG_ENOUGH && growth(memory) > most;
+    grown.then(|| {
+        format!("the memory of the {whose} ztunnel is not flat: {:.3} times what it was, not {most}", growth(memory))
+    })
+}
+
+fn records(seat: &Seat) -> Outcome<Records> {
+    let records = seat.look(|serving| Ok(lock(&serving.records).clone()))?;
+    records.ok_or_else(|| format!("there is no {} ztunnel", seat.whose).into())
+}
+
+/// Whether every connection that clients know of has its record.
+fn books(stage: &Stage) -> Outcome<Vec<String>> {
+    let (near, far, books) = (records(&stage.clients)?, records(&stage.servers)?, stage.judge.books());
+    let mut wrong: Vec<String> = books
+        .compare(&near.outbound, near.unplaced)
+        .into_iter()
+        .map(|what| format!("on the way out, {what}"))
+        .collect();
+    // A connection that a fault kept from the other node has no record there.
+    if !stage.judge.history().broke_any() {
+        wrong.extend(
+            books.compare(&far.inbound, near.unplaced).into_iter().map(|what| format!("on the way in, {what}")),
+        );
+    }
+    Ok(wrong)
+}
+
+fn unexplained(findings: &Findings) -> Vec<String> {
+    let count = findings.unexplained;
+    let head = (count > 0).then(|| format!("{count} surprises that no fault explains, of which the first are:"));
+    head.into_iter().chain(findings.kept.iter().cloned()).collect()
+}
+
+/// What was seen, for the summary.
+pub(super) fn seen(judge: &Judge) -> String {
+    let findings = judge.findings();
+    let Findings { lives, bytes, names, slowest_connect, slowest_name, .. } = &*findings;
+    format!(
+        "{} connections, {} MiB, {names} names; the slowest took {slowest_connect:.1?} to be accepted and {slowest_name:.1?} \
+         to be answered",
+        lives.sum(),
+        bytes >> 20
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRICS: &str = "# TYPE istio_tcp_connections_opened counter\n\
+                           istio_tcp_connections_opened_total{reporter=\"source\"} 4\n\
+                           istio_tcp_connections_opened_total{reporter=\"destination\"} 3\n\
+                           istio_tcp_connections_closed_total{reporter=\"source\"} 7\n\
+                           istio_tcp_connections_denied_early_total{reporter=\"source\"} 1\n\
+                           istio_log_lines_dropped_total 0\n";
+
+    #[test]
+    fn samples_of_a_metric_are_summed() {
+        assert_eq!(total(METRICS, "istio_tcp_connections_opened_total"), 7);
+        assert_eq!(total(METRICS, "istio_tcp_connections"), 0);
+    }
+
+    #[test]
+    fn every_connection_that_metrics_count_has_a_record() {
+        let whole = Records { complete: 7, early: 1, ..Records::default() };
+        assert!(unrecorded(METRICS, &whole).is_empty());
+        let one_missing = Records { complete: 6, ..whole };
+        assert_eq!(
+            unrecorded(METRICS, &one_missing),
+            [
+                "istio_tcp_connections_opened_total is 7, the log has 6",
+                "istio_tcp_connections_closed_total is 7, the log has 6"
+            ]
+        );
+    }
+
+    #[test]
+    fn memory_is_flat_if_its_last_fifth_is_as_its_second() {
+        let level = vec![100.0; 100];
+        let rising: Vec<f64> = (0..100).map(|look| 100.0 + f64::from(look)).collect();
+        assert_eq!(flat("client's", LONG_ENOUGH, &level, false), None);
+        assert!(flat("client's", LONG_ENOUGH, &rising, true).is_some());
+        assert_eq!(flat("client's", LONG_ENOUGH / 2, &rising, true), None, "too short to tell");
+    }
+
+    #[test]
+    fn what_a_process_has_more_than_at_first_is_told() {
+        let first = Holdings { resident_kib: 20_000.0, descriptors: 40, threads: 5 };
+        assert!(more_than_at_first(&first, &first).is_empty());
+        let more = Holdings { descriptors: 400, ..first };
+        assert_eq!(more_than_at_first(&more, &first), ["400 descriptors, at first 40"]);
+    }
+}

@@ -1,0 +1,158 @@
+//! Who decides, as it happens, whether a fault explains a line of the log or the end of a connection.
+//!
+//! Invariant: what is not explained is counted, and the first of it is kept word for word.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::books::Books;
+use super::faults::Kind;
+use super::history::History;
+use super::life::{Life, PerLife};
+
+/// What is kept word for word: one cause has many consequences, and a run may last for days.
+const KEPT: usize = 20;
+
+/// What has been seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Connections that were begun.
+    pub(super) lives: PerLife,
+    /// Bytes that clients have read and written.
+    pub(super) bytes: u64,
+    /// Names that were resolved.
+    pub(super) names: u64,
+    /// How long the slowest of each took.
+    pub(super) slowest_connect: Duration,
+    pub(super) slowest_name: Duration,
+    /// Connections that went otherwise than they should, and errors, by the fault that explains them.
+    pub(super) explained: BTreeMap<(Kind, &'static str), u64>,
+    /// What nothing explains.
+    pub(super) unexplained: u64,
+    /// The first of it.
+    pub(super) kept: Vec<String>,
+}
+
+/// Shared by all that see something.
+#[derive(Debug)]
+pub(super) struct Judge {
+    began: Instant,
+    history: Mutex<History>,
+    findings: Mutex<Findings>,
+    books: Mutex<Books>,
+}
+
+impl Judge {
+    pub(super) fn new() -> Self {
+        let (history, findings, books) = Default::default();
+        Self { began: Instant::now(), history, findings, books }
+    }
+
+    /// Since the beginning of the run.
+    pub(super) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
+    }
+
+    pub(super) fn findings(&self) -> MutexGuard<'_, Findings> {
+        lock(&self.findings)
+    }
+
+    /// Of the ztunnel on the clients' node.
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
+        lock(&self.books)
+    }
+
+    /// A connection has ended, or did not come about.
+    pub(super) fn ended(&self, life: Life, opened: Duration, bytes: u64, surprise: Option<String>) {
+        let mut findings = self.findings();
+        findings.lives.count(life);
+        findings.bytes += bytes;
+        drop(findings);
+        if let Some(surprise) = surprise {
+            self.surprise(opened, format!("{life:?}: {surprise}"));
+        }
+    }
+
+    /// A name was resolved.
+    pub(super) fn resolved(&self, took: Duration) {
+        let mut findings = self.findings();
+        findings.names += 1;
+        findings.slowest_name = findings.slowest_name.max(took);
+    }
+
+    /// A connection was established.
+    pub(super) fn connected(&self, took: Duration) {
+        let mut findings = self.findings();
+        findings.slowest_connect = findings.slowest_connect.max(took);
+    }
+
+    /// Something went otherwise than it should, which began at that time.
+    pub(super) fn surprise(&self, began: Duration, what: String) {
+        let now = self.now();
+        let cause = self.history().explains_end(began, now);
+        let what =
+            format!("at {:.3} s, {:.3} s after it began: {what}", now.as_secs_f64(), (now - began).as_secs_f64());
+        self.judge(cause, "connections", what);
+    }
+
+    /// A ztunnel has logged something at level error.
+    pub(super) fn error(&self, whose: &str, line: &str) {
+        let now = self.now();
+        let cause = self.history().explains_error(line, now);
+        self.judge(
+            cause,
+            "errors",
+            format!("at {:.3} s, in the log of the {whose} ztunnel: {line}", now.as_secs_f64()),
+        );
+    }
+
+    fn judge(&self, cause: Option<Kind>, what: &'static str, words: String) {
+        let mut findings = self.findings();
+        match cause {
+            Some(kind) => *findings.explained.entry((kind, what)).or_default() += 1,
+            None => {
+                findings.unexplained += 1;
+                if findings.kept.len() < KEPT {
+                    findings.kept.push(words);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_explains_is_kept_word_for_word_up_to_a_bound() {
+        let judge = Judge::new();
+        (0..100).for_each(|number| judge.error("client's", &format!("error number {number}")));
+        let findings = judge.findings();
+        assert_eq!((findings.unexplained, findings.kept.len()), (100, KEPT));
+        assert!(
+            findings.kept[0].ends_with("in the log of the client's ztunnel: error number 0"),
+            "{}",
+            findings.kept[0]
+        );
+    }
+
+    #[test]
+    fn what_a_fault_explains_is_counted_under_its_name() {
+        let judge = Judge::new();
+        judge.history().begin(Kind::AppDies, Duration::ZERO);
+        judge.ended(Life::Talk, Duration::ZERO, 10, Some("connection reset".to_owned()));
+        let findings = judge.findings();
+        assert_eq!(findings.explained, BTreeMap::from([((Kind::AppDies, "connections"), 1)]));
+        assert_eq!((findings.unexplained, findings.bytes, findings.lives.sum()), (0, 10, 1));
+    }
+}
