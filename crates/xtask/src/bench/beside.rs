@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use testkit::apps::{Server, serve_echo};
 use testkit::control_plane::resources::{ADDRESS, member, population};
 use testkit::istiod::Istiod;
-use testkit::mesh::{Capture, Mesh, Pod, PodSpec};
+use testkit::mesh::{Capture, Mesh, Node, Pod, PodSpec};
 use testkit::netns::NetNs;
 use testkit::ztunnel::Ztunnel;
 
@@ -81,9 +81,9 @@ impl Stage {
         let server = b.add_pod(PodSpec::new("server", "shop", "back", Capture::Enrolled))?;
         let (istiod, spec) = (Istiod::start(&mesh)?, spec(program, programs));
         istiod.update(|behaviour| behaviour.extra = population(LARGE.workloads, LARGE.services).into())?;
-        let start = |node| -> Outcome<Ztunnel> {
+        let start = |node: &Node| -> Outcome<Ztunnel> {
             istiod.prepare();
-            let ztunnel = testkit::mesh::Node::start_ztunnel(node, &istiod.ztunnel(node, &spec)?)?;
+            let ztunnel = node.start_ztunnel(&istiod.ztunnel(node, &spec)?)?;
             ztunnel.wait_ready(READY)?;
             Ok(ztunnel)
         };

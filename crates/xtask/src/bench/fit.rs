@@ -2,7 +2,7 @@
 //!
 //! Both are of the cost itself, not of what is above the cost at the smallest size: the difference of two figures that
 //! hardly differ is noise, and noise has no order. A large fixed part keeps the exponent low, therefore the shape is
-//! told besides it: shapes have a fixed part of their own, so that a small part that grows linearly is found.
+//! told beside it: shapes have a fixed part of their own, so that a small part that grows linearly is found.
 
 /// A cost that nowhere is so many times that at the smallest size does not grow as far as these measurements tell.
 const NOISE: f64 = 1.5;
@@ -81,15 +81,18 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     if below > 0.0 { above / below } else { 0.0 }
 }
 
+/// What a cost is in proportion to, beside its fixed part.
+type Shape = fn(f64) -> f64;
+
 /// The shape that leaves the least unexplained.
 fn shape(points: &[(f64, f64)], least: f64) -> Order {
-    let shapes: [(Order, fn(f64) -> f64); 4] = [
+    let shapes: [(Order, Shape); 4] = [
         (Order::Logarithmic, f64::ln),
         (Order::Root, f64::sqrt),
         (Order::Linear, |size| size),
         (Order::Worse, |size| size * size),
     ];
-    let of = |shape: fn(f64) -> f64| points.iter().map(|(size, cost)| (shape(size / least), *cost)).collect::<Vec<_>>();
+    let of = |shape: Shape| points.iter().map(|(size, cost)| (shape(size / least), *cost)).collect::<Vec<_>>();
     let left = shapes.map(|(order, shape)| (order, unexplained(&of(shape))));
     left.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Order::Worse, |(order, _)| order)
 }

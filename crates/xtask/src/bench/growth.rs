@@ -37,7 +37,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Longest turn of a load: there is one for every size.
 const LONGEST: u32 = 3;
 
-/// A cost at one size, for all sizes and contenders.
+/// All costs of one round, size by size.
 type Costs<const N: usize> = Vec<[f64; N]>;
 
 /// Measures a row.

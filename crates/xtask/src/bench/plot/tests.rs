@@ -18,7 +18,8 @@ fn lines(costs: [f64; 3]) -> Plot {
 
 /// The values of an attribute of all elements of a kind.
 fn values(svg: &str, element: &str, attribute: &str) -> Vec<f64> {
-    let of = svg.split(&format!("<{element} ")).skip(1);
+    let start = format!("<{element} ");
+    let of = svg.split(start.as_str()).skip(1);
     let value = |text: &str| text.split(&format!(" {attribute}=\"")).nth(1)?.split('"').next()?.parse().ok();
     of.filter_map(value).collect()
 }
