@@ -154,8 +154,8 @@ struct Shared {
     counted: Condvar,
     /// The push for the next client that has nothing and asks for everything.
     prepared: Mutex<Option<ads::Prepared>>,
-    /// Resources that are sent by themselves.
-    single: broadcast::Sender<(&'static str, String, Resource)>,
+    /// Resources that are sent by themselves, or taken away.
+    single: broadcast::Sender<(&'static str, String, Option<Resource>)>,
     /// Nodes on which it listens.
     nodes: Mutex<BTreeSet<String>>,
 }
@@ -308,7 +308,12 @@ impl Istiod {
     ///
     /// The mesh is not looked through, so that many can be sent in a large one.
     pub fn push(&self, url: &'static str, name: &str, resource: Resource) {
-        let _ = self.shared.single.send((url, name.to_owned(), resource)); // without streams there is nobody to tell
+        let _ = self.shared.single.send((url, name.to_owned(), Some(resource))); // without streams there is nobody to tell
+    }
+
+    /// Takes a resource away by itself, as [`Istiod::push`] sends one.
+    pub fn withdraw(&self, url: &'static str, name: &str) {
+        let _ = self.shared.single.send((url, name.to_owned(), None)); // as above
     }
 
     /// Encodes what the next client is told of workloads and services if it has nothing and asks for everything, so that

@@ -98,6 +98,17 @@ pub fn add_route(destination: IpAddr, prefix: u8, gateway: IpAddr) -> Result<(),
     perform(&message, || format!("route {destination}/{prefix} over {gateway}"))
 }
 
+/// Has this namespace take everything to `network`/`prefix` as its own, without an address for each.
+pub fn add_own_network(network: IpAddr, prefix: u8) -> Result<(), LinkError> {
+    let head = route_head(network, prefix, libc::RT_TABLE_LOCAL, libc::RTN_LOCAL, libc::RT_SCOPE_HOST);
+    let out = index("lo")?;
+    let message = Message::default().request(libc::RTM_NEWROUTE, CREATE, &head, |attributes| {
+        put_address(attributes, libc::RTA_DST, network);
+        attributes.native(libc::RTA_OIF, out);
+    });
+    perform(&message, || format!("take {network}/{prefix} as its own"))
+}
+
 /// A route of this namespace, as far as [`set_congestion_control`] has to name it again.
 #[derive(Debug, Clone, Copy)]
 pub enum KnownRoute {

@@ -4,11 +4,17 @@
 //! drift by tens of percent within an hour, so that all contenders take turns and only ratios within a round count. What
 //! the rows mean and how to read them is in `bench/README.md`.
 
+mod beside;
 mod contender;
+mod destinations;
+mod fit;
+mod growth;
 mod idle;
 mod load;
 mod measure;
 mod names;
+mod paced;
+mod plot;
 mod pods;
 pub(crate) mod process;
 mod report;
@@ -24,7 +30,7 @@ use std::time::Duration;
 
 use testkit::sandbox;
 
-use contender::{Contender, Party, Programs, Stage};
+use contender::{Contender, Nodes, Party, Programs, Stage};
 use idle::Ratios;
 use load::Load;
 use measure::{Series, Unit};
@@ -35,6 +41,9 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Long enough for a loaded machine; only a benchmark that fails waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Longest wait for a ztunnel that has to hear of a large mesh.
+const READY: Duration = Duration::from_secs(60);
 
 /// Memory hardly varies between rounds, and its rounds are long.
 const MEMORY_ROUNDS: u32 = 3;
@@ -108,7 +117,8 @@ pub fn run(workspace: &Path, options: &Options) -> Outcome {
         tables.extend(new);
     };
     for congestion in &options.congestion {
-        show(bench.turns(&rows, congestion)?);
+        show(bench.turns(&rows, congestion, Nodes::Two)?);
+        show(bench.turns(&rows, congestion, Nodes::One)?);
     }
     for row in &rows {
         show(bench.memory(row)?.into_iter().collect());
@@ -193,17 +203,18 @@ impl Bench<'_> {
         row.contenders().iter().filter(wanted).copied().collect()
     }
 
-    /// All rows in which contenders take turns, in one mesh.
-    fn turns(&self, rows: &[Row], congestion: &str) -> Outcome<Vec<Table>> {
-        let loads: Vec<(&Row, Load)> = rows
-            .iter()
-            .filter_map(|row| if let Kind::Turns(load, _) = row.kind { Some((row, load)) } else { None })
-            .collect();
+    /// All rows in which contenders take turns over so many nodes, in one mesh.
+    fn turns(&self, rows: &[Row], congestion: &str, nodes: Nodes) -> Outcome<Vec<Table>> {
+        let load = |row: &Row| match (row.kind, nodes) {
+            (Kind::Turns(load, _), Nodes::Two) | (Kind::SameNode(load, _), Nodes::One) => Some(load),
+            _ => None,
+        };
+        let loads: Vec<(&Row, Load)> = rows.iter().filter_map(|row| Some((row, load(row)?))).collect();
         if loads.is_empty() {
             return Ok(Vec::new());
         }
         let contenders = loads.iter().flat_map(|(row, _)| self.contenders(row));
-        let stage = Stage::set(&self.programs, &parties(contenders), congestion)?;
+        let stage = Stage::set(&self.programs, &parties(contenders), congestion, nodes)?;
         let mut tables = Vec::new();
         for (row, load) in loads {
             let series = self.rounds(&stage, row, load, congestion)?;
@@ -238,9 +249,9 @@ impl Bench<'_> {
 
     /// A row about memory; every round has processes of its own, since memory is what they are full of afterwards.
     fn memory(&self, row: &Row) -> Outcome<Option<Table>> {
-        let sides = ["near", "far"];
+        let (sides, few) = (["near", "far"], self.options.rounds.min(MEMORY_ROUNDS));
         Ok(match row.kind {
-            Kind::Turns(..) => None,
+            Kind::Turns(..) | Kind::SameNode(..) => None,
             Kind::IdleConnections => {
                 Some(idle::table(row, sides, Ratios::Shown, &self.fresh(row, None, idle::connections)?))
             }
@@ -249,10 +260,14 @@ impl Bench<'_> {
             }
             Kind::LargeMesh => Some(scale::table(row, &self.programs, self.options.rounds)?),
             Kind::Names => Some(names::table(row, &self.programs, self.options.rounds, self.options.seconds)?),
-            Kind::Pods => Some(pods::memory(row, &self.programs, self.options.rounds.min(MEMORY_ROUNDS))?),
+            Kind::Pods => Some(pods::memory(row, &self.programs, few)?),
             Kind::Scrape => Some(series::scrape(row, &self.programs, self.options.rounds, self.options.seconds)?),
-            Kind::Churn => Some(series::churn(row, &self.programs, self.options.rounds.min(MEMORY_ROUNDS))?),
+            Kind::Churn => Some(series::churn(row, &self.programs, few)?),
             Kind::Storm => Some(pods::storm(row, &self.programs, self.options.rounds, self.options.seconds)?),
+            Kind::Destinations => Some(destinations::table(row, &self.programs, self.options.rounds)?),
+            Kind::Flapping => Some(beside::flapping(row, &self.programs, few, self.options.seconds)?),
+            Kind::Dump => Some(beside::dump(row, &self.programs, few, self.options.seconds)?),
+            Kind::Growth(growth) => Some(growth::table(growth, row, &self.programs, few, self.options.seconds)?),
             Kind::AfterBulk => {
                 let columns = ["near before", "near peak", "near after", "far before", "far peak", "far after"];
                 Some(idle::table(row, columns, Ratios::Left, &self.fresh(row, None, idle::bulk)?))
@@ -273,7 +288,7 @@ impl Bench<'_> {
             let mut rounds = Vec::new();
             for round in 1..=self.options.rounds.min(MEMORY_ROUNDS) {
                 eprintln!("{} of {}, round {round}", row.name, contender.name);
-                let stage = Stage::set(&programs, &parties([contender]), congestion)?;
+                let stage = Stage::set(&programs, &parties([contender]), congestion, Nodes::Two)?;
                 let figures = measure(&stage, &contender);
                 rounds.push(figures.map_err(|error| format!("{} of {}: {error}", row.name, contender.name))?);
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use istio_api::security as policy;
@@ -58,7 +58,7 @@ pub fn population(workloads: u32, services: u32) -> Resources {
     let services = (0..services).map(|i| {
         let (namespace, name, hostname) =
             (format!("namespace-{}", i % NAMESPACES), format!("service-{i}"), service_name(i));
-        let vip = IpAddr::from(u32::to_be_bytes(0x0A60_0000 + i));
+        let vip = service_address(i);
         let service = wire::Service {
             name,
             hostname: hostname.clone(),
@@ -86,6 +86,28 @@ const NAMESPACES: u32 = 200;
 
 /// The `i`-th workload of a [`population`] with that many services; `revision` tells versions of it apart.
 pub fn member(i: u32, services: u32, revision: u32) -> ((&'static str, String), Resource) {
+    member_by(wire::TunnelProtocol::Hbone, i, services, revision)
+}
+
+/// As [`member`], of a workload that takes no tunnels; its address is the `i`-th of [`MEMBERS`].
+pub fn plain_member(i: u32, services: u32, revision: u32) -> ((&'static str, String), Resource) {
+    member_by(wire::TunnelProtocol::None, i, services, revision)
+}
+
+/// The network of the workloads of a [`population`], and the length of its prefix.
+pub const MEMBERS: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(11, 0, 0, 0)), 8);
+
+/// Virtual address of the `i`-th service of a [`population`]; its port is 80, that of its endpoints 8080.
+pub fn service_address(i: u32) -> IpAddr {
+    IpAddr::from(u32::to_be_bytes(0x0A60_0000 + i))
+}
+
+fn member_by(
+    protocol: wire::TunnelProtocol,
+    i: u32,
+    services: u32,
+    revision: u32,
+) -> ((&'static str, String), Resource) {
     let of = i % services.max(1);
     let namespace = format!("namespace-{}", of % NAMESPACES);
     // The numbers look as random as the parts that Kubernetes appends.
@@ -105,7 +127,7 @@ pub fn member(i: u32, services: u32, revision: u32) -> ((&'static str, String), 
         canonical_name: format!("service-{of}"),
         canonical_revision: format!("v{revision}"),
         addresses: vec![octets(&ip)],
-        tunnel_protocol: wire::TunnelProtocol::Hbone.into(),
+        tunnel_protocol: protocol.into(),
         services: [(hostname, wire::PortList { ports: ports(&BTreeMap::from([(80, 8080)])) })].into(),
         ..wire::Workload::default()
     };

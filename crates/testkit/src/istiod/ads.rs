@@ -96,9 +96,15 @@ async fn converse(
             changed = behaviour.changed() => { changed.ok()?; all(&types) }
             one = single.recv() => {
                 let (url, name, resource) = one.ok()?;
-                types.get_mut(url)?.sent.insert(name.clone(), resource.version());
+                let sent = &mut types.get_mut(url)?.sent;
                 nonce += 1;
-                let said = response(&shared, url, nonce, vec![as_sent(url, &name, &resource)], vec![]);
+                let said = if let Some(resource) = resource {
+                    sent.insert(name.clone(), resource.version());
+                    response(&shared, url, nonce, vec![as_sent(url, &name, &resource)], vec![])
+                } else {
+                    sent.remove(&name);
+                    response(&shared, url, nonce, vec![], vec![name])
+                };
                 outgoing.send(Ok(Said::Now(said))).await.ok()?;
                 continue;
             }

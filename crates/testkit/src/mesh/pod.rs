@@ -197,6 +197,25 @@ impl Pod {
         })
     }
 
+    /// Gives it all addresses of `network`/`prefix` besides its own, and has every node that there is send them to it.
+    ///
+    /// For many endpoints that one program serves: the control plane is told of them by whoever wants them.
+    ///
+    /// # Errors
+    /// [`MeshError::Link`].
+    pub fn own_network(&self, network: IpAddr, prefix: u8) -> Result<(), MeshError> {
+        within(self.netns(), self.name(), || link::add_own_network(network, prefix))?;
+        let Node { inner: own } = self.node();
+        within(&own.netns, &own.name, || link::add_route(network, prefix, self.ip()))?;
+        let fabric = own.place.fabric(own.world.families)[0];
+        let others: Vec<NetNs> = {
+            let layout = own.world.layout();
+            let others = layout.nodes.iter().filter(|(place, _)| place.0 != own.place.0);
+            others.map(|(_, netns)| netns.clone()).collect()
+        };
+        others.iter().try_for_each(|other| within(other, "a node", || link::add_route(network, prefix, fabric)))
+    }
+
     /// Its IPv4 address.
     pub fn ip(&self) -> IpAddr {
         self.inner.addresses[0]

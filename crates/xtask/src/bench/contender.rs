@@ -119,7 +119,8 @@ pub(super) struct Standing {
 enum Proxies {
     None,
     Programs(Vec<Running>),
-    Ztunnels(Ztunnel, Ztunnel),
+    /// The second serves the server's node, if that is another one.
+    Ztunnels(Ztunnel, Option<Ztunnel>),
 }
 
 impl Standing {
@@ -132,14 +133,23 @@ impl Standing {
         }
     }
 
-    /// Process of the proxy in the server's pod.
+    /// Process of the proxy in the server's pod, unless it is the one that is near as well.
     pub(super) fn far_pid(&self) -> Option<u32> {
         match &self.proxies {
             Proxies::None => None,
             Proxies::Programs(running) => running.get(1).map(Running::pid),
-            Proxies::Ztunnels(_, far) => Some(far.pid()),
+            Proxies::Ztunnels(_, far) => far.as_ref().map(Ztunnel::pid),
         }
     }
+}
+
+/// Where the two pods of a party are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nodes {
+    /// On a node each.
+    Two,
+    /// On the same.
+    One,
 }
 
 /// All parties that some rows need, in one mesh and under one congestion control.
@@ -150,11 +160,15 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Sets everything up and waits until it is ready.
-    pub(super) fn set(programs: &Programs, parties: &[Party], congestion: &str) -> Outcome<Self> {
+    pub(super) fn set(programs: &Programs, parties: &[Party], congestion: &str, nodes: Nodes) -> Outcome<Self> {
         let mesh = Mesh::new()?;
         let mut pods = Vec::new();
         for &party in parties {
-            let (a, b) = (mesh.add_node(&format!("{}-a", slug(party)))?, mesh.add_node(&format!("{}-b", slug(party)))?);
+            let a = mesh.add_node(&format!("{}-a", slug(party)))?;
+            let b = match nodes {
+                Nodes::Two => mesh.add_node(&format!("{}-b", slug(party)))?,
+                Nodes::One => a.clone(),
+            };
             let capture = match party {
                 Party::Plain => Capture::Off,
                 Party::Ztunnel | Party::Other => Capture::Enrolled,
@@ -230,9 +244,10 @@ fn ztunnels(programs: &Programs, program: &Path, client: &Pod, server: &Pod) -> 
     for (name, value) in &programs.environment {
         spec = spec.env(name, value);
     }
-    let (near, far) = (client.node().start_ztunnel(&spec)?, server.node().start_ztunnel(&spec)?);
-    near.wait_ready(DEADLINE)?;
-    far.wait_ready(DEADLINE)?;
+    let near = client.node().start_ztunnel(&spec)?;
+    let other = client.node().name() != server.node().name();
+    let far = other.then(|| server.node().start_ztunnel(&spec)).transpose()?;
+    std::iter::once(&near).chain(&far).try_for_each(|ztunnel| ztunnel.wait_ready(DEADLINE))?;
     Ok(Proxies::Ztunnels(near, far))
 }
 

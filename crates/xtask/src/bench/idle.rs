@@ -16,7 +16,7 @@ use super::contender::{Contender, REFERENCE, Stage, Standing};
 use super::load::Load;
 use super::measure::Spread;
 use super::process::{peak_kib, resident_kib};
-use super::table::{Table, figure};
+use super::table::{Table, bars, figure};
 use super::{Outcome, row::Row};
 
 /// Where the server of idle connections listens.
@@ -169,5 +169,6 @@ pub(super) fn table<const N: usize>(row: &Row, columns: [&str; N], ratios: Ratio
         columns: header,
         lines,
         json: json!({ "contenders": json }),
+        plot: bars(columns, all),
     }
 }

@@ -60,8 +60,21 @@ impl Load {
         match self {
             Load::Upload { streams } => iperf(from, to, seconds, &["-P", &streams.to_string()]),
             Load::Download { streams } => iperf(from, to, seconds, &["-R", "-P", &streams.to_string()]),
+            Load::Requests { .. } | Load::Connections { .. } => {
+                self.run_at(from, SocketAddr::new(to.ip(), WEB_PORT), seconds)
+            }
+        }
+    }
+
+    /// Asks a web server at `to`.
+    ///
+    /// # Errors
+    /// Bytes are not for web servers.
+    pub(super) fn run_at(self, from: &Pod, to: SocketAddr, seconds: u32) -> Outcome<Done> {
+        match self {
             Load::Requests { clients } => wrk(from, to, seconds, clients, &[]),
             Load::Connections { clients } => wrk(from, to, seconds, clients, &["-H", "Connection: close"]),
+            Load::Upload { .. } | Load::Download { .. } => Err("a web server takes requests only".into()),
         }
     }
 }
@@ -76,10 +89,10 @@ fn iperf(from: &Pod, to: &Pod, seconds: u32, more: &[&str]) -> Outcome<Done> {
     Ok(Done { amount, seconds })
 }
 
-fn wrk(from: &Pod, to: &Pod, seconds: u32, clients: u32, more: &[&str]) -> Outcome<Done> {
+fn wrk(from: &Pod, to: SocketAddr, seconds: u32, clients: u32, more: &[&str]) -> Outcome<Done> {
     let mut command = from.command("wrk");
     command.args(["-t", "1", "-c", &clients.to_string(), "-d", &format!("{seconds}s")]).args(more);
-    command.arg(format!("http://{}/", SocketAddr::new(to.ip(), WEB_PORT)));
+    command.arg(format!("http://{to}/"));
     let text = output(command, patience(seconds))?;
     if let Some(errors) = text.lines().find(|line| line.contains("Socket errors") || line.contains("Non-2xx")) {
         // With `Connection: close` wrk counts the end of each answer's connection as nothing unusual.

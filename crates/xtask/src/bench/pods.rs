@@ -11,7 +11,7 @@ use testkit::redirect::DnsCapture;
 use testkit::ztunnel::ZtunnelSpec;
 
 use super::contender::Programs;
-use super::process::resident_kib;
+use super::process::{Ends, resident_kib};
 use super::row::Row;
 use super::table::{Table, by_build};
 use super::{DEADLINE, Outcome};
@@ -31,8 +31,15 @@ const PORT: u16 = 9000;
 const BETWEEN: Duration = Duration::from_millis(2);
 /// How much of its rate a stormer makes up for after it was held up.
 const MOST_LATE: Duration = Duration::from_millis(100);
-const AROUND: [&str; 5] =
-    ["undisturbed p50, ms", "undisturbed p99, ms", "in a storm p50, ms", "in a storm p99, ms", "storm, connections/s"];
+const AROUND: [&str; 7] = [
+    "undisturbed p50, ms",
+    "undisturbed p99, ms",
+    "in a storm p50, ms",
+    "in a storm p99, ms",
+    "storm, connections/s",
+    "near: CPU \u{b5}s per connection",
+    "far: CPU \u{b5}s per connection",
+];
 
 /// Memory and descriptors of a ztunnel for each of many pods, name servers included.
 pub(super) fn memory(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Table> {
@@ -75,6 +82,7 @@ pub(super) fn storm(row: &Row, programs: &Programs, rounds: u32, seconds: u32) -
         latencies(&neighbour, to, time / 4)?; // tunnels and caches are there
         let quiet = latencies(&neighbour, to, time)?;
         let (opened, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let before = Ends::now(&zt_a, &zt_b)?;
         let loud = std::thread::scope(|scope| {
             for _ in 0..STORMERS {
                 scope.spawn(|| blow(&wild, target, &opened, &over));
@@ -83,8 +91,18 @@ pub(super) fn storm(row: &Row, programs: &Programs, rounds: u32, seconds: u32) -
             over.store(true, Ordering::Relaxed);
             loud
         })?;
-        let rate = opened.load(Ordering::Relaxed) as f64 / time.as_secs_f64();
-        Ok([percentile(&quiet, 50), percentile(&quiet, 99), percentile(&loud, 50), percentile(&loud, 99), rate])
+        let opened = opened.load(Ordering::Relaxed) as f64;
+        let each = Ends::now(&zt_a, &zt_b)?.each(before, opened + loud.len() as f64);
+        let rate = opened / time.as_secs_f64();
+        Ok([
+            percentile(&quiet, 50),
+            percentile(&quiet, 99),
+            percentile(&loud, 50),
+            percentile(&loud, 99),
+            rate,
+            each[0],
+            each[1],
+        ])
     })
 }
 

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::time::ClockId;
+use nix::unistd::Pid;
 use testkit::mesh::Pod;
+use testkit::ztunnel::Ztunnel;
 
 use super::Outcome;
 
@@ -80,16 +83,27 @@ pub(super) fn cpu_seconds(pid: u32) -> Outcome<f64> {
     Ok((user + system) / TICKS)
 }
 
-/// Seconds of CPU that the present threads of a process have used, to the nanosecond: for what costs less than a tick.
+/// As [`cpu_seconds`], to the nanosecond: for what costs less than a tick.
 pub(super) fn precise_cpu_seconds(pid: u32) -> Outcome<f64> {
-    let mut nanoseconds = 0.0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // Time on a core, time waiting for one, number of turns.
-        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-        let on_core = stat.split_whitespace().next().and_then(|text| text.parse::<f64>().ok());
-        nanoseconds += on_core.ok_or("schedstat has no times")?;
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()));
+    let time = clock.and_then(ClockId::now).map_err(|errno| format!("process {pid}: {errno}"))?;
+    Ok(Duration::from(time).as_secs_f64())
+}
+
+/// Seconds of CPU of the ztunnels at both ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends([f64; 2]);
+
+impl Ends {
+    /// What the near and the far one have used so far.
+    pub(super) fn now(near: &Ztunnel, far: &Ztunnel) -> Outcome<Self> {
+        Ok(Self([precise_cpu_seconds(near.pid())?, precise_cpu_seconds(far.pid())?]))
     }
-    Ok(nanoseconds * 1e-9)
+
+    /// Microseconds of each that every one of so many pieces cost since `before`.
+    pub(super) fn each(self, before: Ends, count: f64) -> [f64; 2] {
+        [0, 1].map(|end| (self.0[end] - before.0[end]) / count.max(1.0) * 1e6)
+    }
 }
 
 /// CPU time of the whole machine and of this sandbox, to see what others do meanwhile.
@@ -139,8 +153,33 @@ pub(crate) fn peak_kib(pid: u32) -> Outcome<f64> {
     kib(&format!("/proc/{pid}/status"), "VmHWM:")
 }
 
+/// Has the kernel count [`peak_kib`] anew.
+pub(super) fn reset_peak(pid: u32) -> Outcome {
+    let file = format!("/proc/{pid}/clear_refs");
+    Ok(fs::write(&file, "5").map_err(|error| format!("{file}: {error}"))?)
+}
+
 fn kib(file: &str, key: &str) -> Outcome<f64> {
     let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(key)).ok_or_else(|| format!("{file} has no {key}"))?;
     Ok(value.trim().trim_end_matches(" kB").parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_of_a_thread_that_has_ended_counts() {
+        let own = std::process::id();
+        let before = precise_cpu_seconds(own).unwrap();
+        let busy = || while precise_cpu_seconds(own).unwrap() < before + 0.01 {};
+        std::thread::scope(|scope| scope.spawn(busy).join()).unwrap();
+        assert!(precise_cpu_seconds(own).unwrap() >= before + 0.01);
+    }
+
+    #[test]
+    fn each_end_has_its_share_of_every_piece() {
+        assert_eq!(Ends([1.0, 4.0]).each(Ends([0.5, 2.0]), 1e6), [0.5, 2.0]);
+    }
 }

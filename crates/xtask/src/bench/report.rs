@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::table::Table;
 use super::{Options, Outcome};
 
-/// Writes `bench/results/<name>.md` and `.json`.
+/// Writes `bench/results/<name>.md`, `.json`, and a drawing of each table in the folder `<name>`.
 pub(super) fn write(workspace: &Path, name: &str, options: &Options, tables: &[Table]) -> Outcome {
     let folder = workspace.join("bench/results");
     fs::create_dir_all(&folder)?;
@@ -20,8 +20,11 @@ pub(super) fn write(workspace: &Path, name: &str, options: &Options, tables: &[T
         writeln!(text, "- {what}: {value}")?;
     }
     text.push_str("\nWhat rows and columns mean is in [the manual](../README.md).\n");
+    fs::create_dir_all(folder.join(name))?;
     for table in tables {
-        write!(text, "\n{}", table.text())?;
+        let drawing = format!("{name}/{}.svg", table.name());
+        fs::write(folder.join(&drawing), table.plot.svg(&table.title))?;
+        write!(text, "\n{}\n![{}]({drawing})\n", table.text(), table.name())?;
     }
     fs::write(folder.join(format!("{name}.md")), text)?;
     let rows: Vec<Value> = tables

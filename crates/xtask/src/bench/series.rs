@@ -8,34 +8,33 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use testkit::apps::{connect, serve_echo};
+use testkit::apps::serve_echo;
 use testkit::mesh::{Capture, Mesh, Pod, PodSpec};
 use testkit::ztunnel::Ztunnel;
 
 use super::contender::Programs;
+use super::paced::requests;
 use super::pods::{percentile, spec};
-use super::process::resident_kib;
+use super::process::{Ends, resident_kib};
 use super::row::Row;
 use super::table::{Table, by_build};
 use super::{DEADLINE, Outcome};
 
 /// Services that are talked to before scraping: each is four series, so that there are 50,000.
 const SCRAPED: u32 = 12_500;
-/// Connections on which requests are made, one at a time on each.
-const CLIENTS: u32 = 8;
-/// Between the requests of a connection: together a load that leaves the machine room for a scrape.
-const BETWEEN: Duration = Duration::from_millis(4);
 /// Between scrapes.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest scrape.
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(60);
-const AROUND: [&str; 6] = [
+const AROUND: [&str; 8] = [
     "undisturbed p50, ms",
     "undisturbed p99, ms",
     "scraped p50, ms",
     "scraped p99, ms",
     "longest scrape, s",
     "samples",
+    "near: CPU \u{b5}s per request",
+    "far: CPU \u{b5}s per request",
 ];
 
 /// Names that there are at one time, and connections that are made before there are others.
@@ -44,7 +43,7 @@ const GENERATION: u32 = 1_000;
 const CHURN: (u32, u32) = (200_000, 50_000);
 /// How long series stay that nobody uses.
 const QUIET: &str = "10s";
-const LEFT: [&str; 8] = [
+const LEFT: [&str; 10] = [
     "resident after 50,000, MiB",
     "after 100,000",
     "after 150,000",
@@ -53,6 +52,8 @@ const LEFT: [&str; 8] = [
     "after 100,000",
     "after 150,000",
     "after 200,000",
+    "near: CPU \u{b5}s per connection",
+    "far: CPU \u{b5}s per connection",
 ];
 
 const PORT: u16 = 9000;
@@ -62,7 +63,7 @@ const OPENERS: u32 = 4;
 /// A mesh whose names are written into a document beside the testkit's.
 struct Stage {
     zt_a: Ztunnel,
-    _zt_b: Ztunnel,
+    zt_b: Ztunnel,
     client: Pod,
     server: Pod,
     mesh: Mesh,
@@ -79,7 +80,7 @@ impl Stage {
         let (zt_a, zt_b) = (a.start_ztunnel(&spec)?, b.start_ztunnel(&spec)?);
         zt_a.wait_ready(DEADLINE)?;
         zt_b.wait_ready(DEADLINE)?;
-        Ok(Self { zt_a, _zt_b: zt_b, client, server, mesh })
+        Ok(Self { zt_a, zt_b, client, server, mesh })
     }
 
     /// Gives the server a new name and so many new services in place of those it had.
@@ -166,11 +167,13 @@ pub(super) fn scrape(row: &Row, programs: &Programs, rounds: u32, seconds: u32) 
         let _echo = serve_echo(&stage.server, PORT)?;
         stage.rename(0, SCRAPED)?;
         stage.visit(0, SCRAPED)?;
-        let quiet = requests(&stage, time)?;
+        let before = Ends::now(&stage.zt_a, &stage.zt_b)?;
+        let quiet = requests(&stage.client, SocketAddr::new(stage.server.ip(), PORT), time)?;
+        let each = Ends::now(&stage.zt_a, &stage.zt_b)?.each(before, quiet.len() as f64);
         let over = AtomicBool::new(false);
         let (loud, longest) = std::thread::scope(|scope| {
             let scraping = scope.spawn(|| scrape_until(&stage.zt_a, &over));
-            let loud = requests(&stage, time);
+            let loud = requests(&stage.client, SocketAddr::new(stage.server.ip(), PORT), time);
             over.store(true, Ordering::Relaxed);
             (loud, scraping.join())
         });
@@ -178,7 +181,7 @@ pub(super) fn scrape(row: &Row, programs: &Programs, rounds: u32, seconds: u32) 
         let samples =
             stage.zt_a.http_get(15020, "/metrics")?.body.lines().filter(|line| !line.starts_with('#')).count();
         let both = [percentile(&quiet, 50), percentile(&quiet, 99), percentile(&loud, 50), percentile(&loud, 99)];
-        Ok([both[0], both[1], both[2], both[3], longest, samples as f64])
+        Ok([both[0], both[1], both[2], both[3], longest, samples as f64, each[0], each[1]])
     })
 }
 
@@ -211,34 +214,6 @@ fn scrape_once() -> std::io::Result<usize> {
     stream.read_to_end(&mut body)
 }
 
-/// Seconds of requests on kept connections, sorted. A request that begins late is late from when it was due.
-fn requests(stage: &Stage, time: Duration) -> Outcome<Vec<f64>> {
-    let target = SocketAddr::new(stage.server.ip(), PORT);
-    let client = |stream: TcpStream| -> std::io::Result<Vec<f64>> {
-        let (mut stream, start) = (stream, Instant::now());
-        let (mut all, mut due, mut answer) = (Vec::new(), Duration::ZERO, [0; 64]);
-        while start.elapsed() < time {
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
-            stream.write_all(&[b'x'; 64])?;
-            stream.read_exact(&mut answer)?;
-            all.push((start.elapsed() - due).as_secs_f64());
-            due += BETWEEN;
-        }
-        Ok(all)
-    };
-    let streams = (0..CLIENTS).map(|_| connect(&stage.client, target)).collect::<Result<Vec<_>, _>>()?;
-    let mut all = Vec::new();
-    std::thread::scope(|scope| {
-        let running: Vec<_> = streams.into_iter().map(|stream| scope.spawn(move || client(stream))).collect();
-        for client in running {
-            all.extend(client.join().map_err(|_| "a client panicked")??);
-        }
-        Outcome::Ok(())
-    })?;
-    all.sort_by(f64::total_cmp);
-    Ok(all)
-}
-
 /// Memory and series of a ztunnel whose connections are to somebody else all the time.
 pub(super) fn churn(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Table> {
     by_build(row, programs, rounds, LEFT, |program| {
@@ -246,6 +221,7 @@ pub(super) fn churn(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Tabl
         let stage = Stage::set(program, programs, &settings)?;
         let _echo = serve_echo(&stage.server, PORT)?;
         let (mut resident, mut combinations) = (Vec::new(), Vec::new());
+        let before = Ends::now(&stage.zt_a, &stage.zt_b)?;
         for generation in 0..CHURN.0 / GENERATION {
             stage.rename(generation, GENERATION)?;
             stage.visit(generation, GENERATION)?;
@@ -256,8 +232,12 @@ pub(super) fn churn(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Tabl
                 eprintln!("{made} connections: {resident:.1?} MiB, {combinations:?} combinations of labels");
             }
         }
+        let each = Ends::now(&stage.zt_a, &stage.zt_b)?.each(before, f64::from(CHURN.0));
         let mut figures = [0.0; LEFT.len()];
-        figures.iter_mut().zip(resident.iter().chain(&combinations)).for_each(|(figure, seen)| *figure = *seen);
+        figures
+            .iter_mut()
+            .zip(resident.iter().chain(&combinations).chain(&each))
+            .for_each(|(figure, seen)| *figure = *seen);
         Ok(figures)
     })
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::contender::{Programs, REFERENCE, RELAY, SEALED};
 use super::measure::{Series, Spread, Turn, Unit};
+use super::plot::{Bars, Plot};
 use super::row::Row;
 
 /// Figures of one row under one congestion control.
@@ -18,9 +19,29 @@ pub(super) struct Table {
     pub(super) columns: Vec<String>,
     pub(super) lines: Vec<Vec<String>>,
     pub(super) json: Value,
+    pub(super) plot: Plot,
 }
 
-/// The middle of what `once` says of ztunnel, and of the other build if there is one, in so many rounds.
+/// What `once` says of ztunnel, and of the other build if there is one, in so many rounds.
+pub(super) fn in_turns<T>(
+    row: &Row,
+    programs: &Programs,
+    rounds: u32,
+    once: impl Fn(&Path) -> Outcome<T>,
+) -> Outcome<Vec<(&'static str, Vec<T>)>> {
+    let builds = std::iter::once(("ztunnel", &programs.ztunnel));
+    let builds = builds.chain(programs.other.iter().map(|other| ("other", other)));
+    let mut all: Vec<_> = builds.map(|(name, program)| (name, program, Vec::new())).collect();
+    for round in 1..=rounds {
+        for (name, program, said) in &mut all {
+            eprintln!("{} of {name}, round {round} of {rounds}", row.name);
+            said.push(once(program)?);
+        }
+    }
+    Ok(all.into_iter().map(|(name, _, said)| (name, said)).collect())
+}
+
+/// The middle of what `once` says of each build.
 pub(super) fn by_build<const N: usize>(
     row: &Row,
     programs: &Programs,
@@ -28,17 +49,9 @@ pub(super) fn by_build<const N: usize>(
     columns: [&str; N],
     once: impl Fn(&Path) -> Outcome<[f64; N]>,
 ) -> Outcome<Table> {
-    let contenders = std::iter::once(("ztunnel", &programs.ztunnel));
-    let contenders: Vec<_> = contenders.chain(programs.other.iter().map(|other| ("other", other))).collect();
-    let mut all = vec![Vec::new(); contenders.len()];
-    for round in 1..=rounds {
-        for ((name, program), figures) in contenders.iter().zip(&mut all) {
-            eprintln!("{} of {name}, round {round} of {rounds}", row.name);
-            figures.push(once(program)?);
-        }
-    }
+    let all = in_turns(row, programs, rounds, once)?;
     let (mut lines, mut json) = (Vec::new(), Vec::new());
-    for ((name, _), all) in contenders.iter().zip(&all) {
+    for (name, all) in &all {
         let medians: Vec<f64> = (0..N).map(|column| Spread::of(all.iter().map(|round| round[column])).median).collect();
         let line = std::iter::once((*name).to_owned()).chain(medians.iter().map(|value| figure(*value)));
         lines.push(line.collect::<Vec<_>>());
@@ -52,7 +65,21 @@ pub(super) fn by_build<const N: usize>(
         columns: std::iter::once(String::new()).chain(columns.map(str::to_owned)).collect(),
         lines,
         json: json!({ "contenders": json }),
+        plot: bars(columns.iter().copied(), &all),
     })
+}
+
+/// A panel for each column, in which every contender has its rounds.
+pub(super) fn bars<'a, const N: usize>(
+    columns: impl IntoIterator<Item = &'a str>,
+    all: &[(&'static str, Vec<[f64; N]>)],
+) -> Plot {
+    let panel = |(column, title): (usize, &str)| {
+        let spread = |rounds: &Vec<[f64; N]>| Spread::of(rounds.iter().map(|round| round[column]));
+        let bars = all.iter().map(|(name, rounds)| ((*name).to_owned(), spread(rounds))).collect();
+        Bars { title: title.to_owned(), bars }
+    };
+    Plot::Bars(columns.into_iter().take(N).enumerate().map(panel).collect())
 }
 
 impl Table {
@@ -111,6 +138,14 @@ impl Table {
         let json = json!({
             "units": { "rate": unit.rate(), "cpu": unit.cost() }, "floor": floor_name, "contenders": json,
         });
+        let panel = |title: &str, of: fn(&Turn) -> f64| {
+            let bars = all.iter().map(|series| (series.contender.name.to_owned(), series.spread(of)));
+            Bars { title: title.to_owned(), bars: bars.collect() }
+        };
+        let plot = Plot::Bars(vec![
+            panel(unit.rate(), |turn| turn.rate),
+            panel(&format!("{} of both", unit.cost()), Turn::both),
+        ]);
         Self {
             row: row.name,
             congestion: Some(congestion.to_owned()),
@@ -118,6 +153,15 @@ impl Table {
             columns,
             lines,
             json,
+            plot,
+        }
+    }
+
+    /// Its name among those of a run.
+    pub(super) fn name(&self) -> String {
+        match &self.congestion {
+            Some(congestion) => format!("{}-{congestion}", self.row),
+            None => self.row.to_owned(),
         }
     }
 
