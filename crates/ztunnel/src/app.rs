@@ -37,6 +37,7 @@ use crate::identity::metrics::InUse;
 use crate::identity::tenants::Stay;
 use crate::identity::{self, Behalf, FakeCa, Identities, IstioCa, LeafCheck, Rules, Signer, Tenants};
 use crate::inpod::{self, DataPlane, Observer, PodStates};
+use crate::memory;
 use crate::net::listen::{PortReuse, Transparency};
 use crate::net::netns::Netns;
 use crate::net::options::{Keepalive, Liveness};
@@ -130,6 +131,8 @@ pub async fn run(
     let (fed, turns) = (Arc::clone(&supervisor), workers.clone());
     tokio::spawn(async move { fed.feed(turns).await });
     tokio::spawn(Arc::clone(&metrics).forget_unused());
+    let loaded = Arc::clone(&metrics);
+    tokio::spawn(memory::give_back_after_load(move || loaded.load()));
     let policies = if config.authz_info_logging { PolicyLogging::Info } else { PolicyLogging::Debug };
     let told = telemetry::Config {
         policies,

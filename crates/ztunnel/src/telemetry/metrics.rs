@@ -214,6 +214,12 @@ impl Metrics {
         }
     }
 
+    /// About how many bytes the streams of all tunnels occupy now.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        self.tunnels.load()
+    }
+
     /// What all connections since the start add up to.
     #[must_use]
     pub fn totals(&self) -> Totals {

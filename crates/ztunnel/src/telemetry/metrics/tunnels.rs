@@ -109,6 +109,9 @@ const HALF_CLOSED: usize = 2;
 const TO_APP: usize = 3;
 const TO_PEER: usize = 4;
 
+/// What the state of a stream takes, in bytes: `idle-connections` of the benchmark.
+const STREAM: usize = 2560;
+
 /// The ends of tunnels in the order of the shards' halves, with the value of the label.
 const REPORTERS: [&str; 2] = ["source", "destination"];
 
@@ -133,6 +136,13 @@ impl Tunnels {
 
     fn gauge(&self, end: usize, gauge: usize) -> i64 {
         self.shards.iter().map(|ends| ends[end].gauges[gauge].load(Ordering::Relaxed)).sum()
+    }
+
+    /// About how many bytes all streams occupy: what is held for them, and what each takes itself.
+    pub(super) fn load(&self) -> usize {
+        let of = |end, gauge| usize::try_from(self.gauge(end, gauge)).unwrap_or_default();
+        let each = |end| of(end, STREAMS) * STREAM + of(end, TO_APP) + of(end, TO_PEER);
+        (0..REPORTERS.len()).map(each).sum()
     }
 
     fn ended(&self, end: usize, how: usize) -> u64 {

@@ -21,6 +21,7 @@ fn numbers_are_seen_once_told_and_are_those_of_all_tunnels() {
     [&mut one, &mut other, &mut far].into_iter().for_each(|census| census.tell_with(100));
     let all = |end| [TUNNELS, STREAMS, HALF_CLOSED, TO_APP, TO_PEER].map(|gauge| tunnels.gauge(end, gauge));
     assert_eq!((all(0), all(1)), ([2, 2, 2, 20, 202], [1, 1, 1, 10, 101]));
+    assert_eq!(tunnels.load(), 3 * STREAM + 20 + 202 + 10 + 101);
     other.changed(holding(10, 1, true), holding(4, 0, false));
     other.tell_with(0);
     assert_eq!(all(0), [2, 2, 1, 14, 101]);
