@@ -57,7 +57,7 @@ pub(super) fn table(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Tabl
 }
 
 /// So many connections to each of the targets, in turn; every one brings a byte there and back.
-fn visit(client: &Pod, targets: &[SocketAddr], times: usize) -> Outcome {
+pub(super) fn visit(client: &Pod, targets: &[SocketAddr], times: usize) -> Outcome {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let open = || {
         while !failed.load(Ordering::Relaxed) {

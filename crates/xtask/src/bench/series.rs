@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::apps::serve_echo;
@@ -18,7 +18,7 @@ use super::pods::{percentile, spec};
 use super::process::{Ends, resident_kib};
 use super::row::Row;
 use super::table::{Table, by_build};
-use super::{DEADLINE, Outcome};
+use super::{DEADLINE, Outcome, destinations};
 
 /// Services that are talked to before scraping: each is four series, so that there are 50,000.
 const SCRAPED: u32 = 12_500;
@@ -57,8 +57,6 @@ const LEFT: [&str; 10] = [
 ];
 
 const PORT: u16 = 9000;
-/// Connections that are opened at one time.
-const OPENERS: u32 = 4;
 
 /// A mesh whose names are written into a document beside the testkit's.
 struct Stage {
@@ -100,30 +98,8 @@ impl Stage {
 
     /// One connection to each of the services.
     fn visit(&self, generation: u32, services: u32) -> Outcome {
-        let (next, failed) = (AtomicU32::new(0), AtomicBool::new(false));
-        let open = || {
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= services || failed.load(Ordering::Relaxed) {
-                    return;
-                }
-                let talked =
-                    TcpStream::connect_timeout(&vip(generation, services, n), DEADLINE).and_then(|mut stream| {
-                        stream.set_read_timeout(Some(DEADLINE))?;
-                        stream.write_all(b"x")?;
-                        stream.read_exact(&mut [0])
-                    });
-                failed.fetch_or(talked.is_err(), Ordering::Relaxed);
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..OPENERS {
-                // A pod whose network cannot be entered leaves its connections to the others.
-                scope.spawn(|| self.client.run(open));
-            }
-        });
-        let visited = next.load(Ordering::Relaxed) >= services && !failed.load(Ordering::Relaxed);
-        if visited { Ok(()) } else { Err("a connection failed".into()) }
+        let targets: Vec<SocketAddr> = (0..services).map(|n| vip(generation, services, n)).collect();
+        destinations::visit(&self.client, &targets, 1)
     }
 }
 
