@@ -12,7 +12,10 @@ mod jemalloc;
 #[cfg(not(feature = "jemalloc"))]
 mod plain;
 
+mod driver;
 mod ebb;
+
+pub use driver::give_back_after_load;
 
 #[cfg(feature = "jemalloc")]
 use jemalloc as allocator;
@@ -36,17 +39,6 @@ pub enum Sampling {
 /// Returns unused pages to the system where the allocator has to be told: some milliseconds for hundreds of megabytes.
 pub fn give_back() {
     allocator::give_back();
-}
-
-/// Gives back what load has occupied, whenever it has gone; `load` says how many bytes it occupies now. Never ends.
-pub async fn give_back_after_load(load: impl Fn() -> usize) {
-    let mut ebb = ebb::Ebb::default();
-    loop {
-        tokio::time::sleep(ebb::LOOK).await;
-        if ebb.look(load()) {
-            drop(tokio::task::spawn_blocking(give_back));
-        }
-    }
 }
 
 /// Whether it is sampled who allocates.
