@@ -34,12 +34,19 @@ fn main() {
     let costs = [100, 10_000].map(|count| routing(&endpoints(count, Mode::Standard), 40));
     println!("  forty that fail: 100: {} ns, 10000: {} ns", costs[0], costs[1]);
 
-    println!("authorizing a connection, by policies of its namespace");
-    for (what, pattern) in PATTERNS {
-        let costs = [10, 100, 1_000, 10_000].map(|count| deciding(&policies(count, *pattern)));
-        println!("  {what}: 10: {} ns, 100: {} ns, 1000: {} ns, 10000: {} ns", costs[0], costs[1], costs[2], costs[3]);
+    for (whose, scope) in
+        [("of its namespace", PolicyScope::Namespace), ("that select its destination", PolicyScope::WorkloadSelector)]
+    {
+        println!("authorizing a connection, by policies {whose}");
+        for (what, pattern) in PATTERNS {
+            let costs = [10, 100, 1_000, 10_000].map(|count| deciding(&policies(count, scope, *pattern)));
+            println!(
+                "  {what}: 10: {} ns, 100: {} ns, 1000: {} ns, 10000: {} ns",
+                costs[0], costs[1], costs[2], costs[3]
+            );
+        }
     }
-    let view = policies(1_000, PATTERNS[0].1);
+    let view = policies(1_000, PolicyScope::Namespace, PATTERNS[0].1);
     let permits: Vec<Permit> = (0..10_000).map(|_| permit(&view)).collect();
     let start = Instant::now();
     permits.iter().for_each(|permit| drop(black_box(permit.recheck(&view))));
@@ -152,21 +159,25 @@ fn who(pattern: StringMatch) -> Match {
     Match { principals: Group { any: vec![pattern].into(), ..Group::default() }, ..Match::default() }
 }
 
-/// A workload whose namespace has that many DENY policies, none of which matches.
-fn policies(count: usize, pattern: Pattern) -> View {
+/// A workload to which that many DENY policies apply, none of which matches.
+fn policies(count: usize, scope: PolicyScope, pattern: Pattern) -> View {
     let policy = |n| {
         let name = format!("policy-{n}");
         Policy {
             key: format!("shop/{name}").as_str().into(),
             name: name.into(),
             namespace: "shop".into(),
-            scope: PolicyScope::Namespace,
+            scope,
             action: Action::Deny,
             dry_run: DryRun::Enforced,
             rules: vec![Rule { clauses: vec![Clause { matches: vec![pattern(n)] }] }],
         }
     };
-    view((0..count).map(|n| policy(n).into()).chain([pod(0).into()]))
+    let policies: Vec<_> = (0..count).map(policy).collect();
+    let selects = scope == PolicyScope::WorkloadSelector;
+    let authorization_policies = policies.iter().filter(|_| selects).map(|policy| policy.key.clone()).collect();
+    let destination = Workload { authorization_policies, ..pod(0) };
+    view(policies.into_iter().map(Change::from).chain([destination.into()]))
 }
 
 fn permit(view: &View) -> Permit {

@@ -11,6 +11,7 @@ use crate::permit::Permit;
 use crate::policy::{Action, DryRun, Policy};
 use crate::refusal::{Denial, Refusal};
 use crate::view::View;
+use crate::view::policies::Selection;
 use crate::workload::Workload;
 
 mod matching;
@@ -193,7 +194,9 @@ pub fn evaluate(view: &View, workload: &Workload, tuple: &Tuple, unknown: Unknow
 struct Applicable<'a> {
     view: &'a View,
     workload: &'a Workload,
-    /// Those of which a rule may match; those that the workload refers to last, all of them.
+    /// Those that the workload refers to, if they are many.
+    selection: Option<&'a Selection>,
+    /// Those of which a rule may match; those that the workload refers to last, all of them if they are few.
     candidates: Vec<&'a Arc<Policy>>,
     /// Where the latter begin.
     referred: usize,
@@ -203,9 +206,12 @@ impl<'a> Applicable<'a> {
     fn new(view: &'a View, workload: &'a Workload, subject: &Subject<'_>) -> Self {
         let (probe, mut candidates) = (subject.probe(), Vec::new());
         view.policies_over(&workload.namespace).for_each(|set| set.find(&probe, &mut candidates));
-        let referred = candidates.len();
-        candidates.extend(workload.authorization_policies.iter().filter_map(|key| view.policy(key)));
-        Self { view, workload, candidates, referred }
+        let (referred, selection) = (candidates.len(), view.selection(workload));
+        match selection {
+            Some(selection) => selection.policies.find(&probe, &mut candidates),
+            None => candidates.extend(workload.authorization_policies.iter().filter_map(|key| view.policy(key))),
+        }
+        Self { view, workload, selection, candidates, referred }
     }
 
     fn of(&self, action: Action, dry_run: DryRun) -> impl Iterator<Item = &'a Arc<Policy>> {
@@ -216,6 +222,7 @@ impl<'a> Applicable<'a> {
     fn has(&self, action: Action, dry_run: DryRun) -> bool {
         let mut referred = self.candidates.iter().copied().skip(self.referred);
         referred.any(|policy| is(action, dry_run)(&policy))
+            || self.selection.is_some_and(|selection| selection.policies.has(action, dry_run))
             || self.view.policies_over(&self.workload.namespace).any(|set| set.has(action, dry_run))
     }
 
@@ -238,8 +245,10 @@ impl<'a> Applicable<'a> {
 
     /// The keys that the workload refers to and that are not known.
     fn unknown(&self) -> impl Iterator<Item = &'a PolicyName> + use<'a> {
-        let Self { view, workload, .. } = *self;
-        workload.authorization_policies.iter().filter(|key| view.policy(key).is_none())
+        let Self { view, workload, selection, .. } = *self;
+        let all = if selection.is_none() { &workload.authorization_policies[..] } else { &[] };
+        let looked_up = all.iter().filter(|key| view.policy(key).is_none());
+        selection.into_iter().flat_map(|selection| selection.unknown.iter()).chain(looked_up)
     }
 }
 

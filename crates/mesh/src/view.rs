@@ -27,7 +27,7 @@ use by_uid::ByUid;
 use cidr::Cidrs;
 use endpoints::Endpoints;
 pub(crate) use map::Map;
-use policies::{Policies, PolicySet};
+use policies::{Policies, PolicySet, Selection};
 use slot::Slot;
 pub use state::{Applied, Change, State};
 
@@ -163,6 +163,11 @@ impl View {
     /// then the global ones.
     pub(crate) fn policies_over<'a>(&'a self, namespace: &Namespace) -> impl Iterator<Item = &'a PolicySet> + use<'a> {
         self.policies.over(namespace)
+    }
+
+    /// The policies that a workload refers to; `None` if they are few, or if it is not of this node or not its latest version.
+    pub(crate) fn selection(&self, workload: &Workload) -> Option<&Selection> {
+        self.policies.selection(workload)
     }
 
     /// All workloads, in no order.

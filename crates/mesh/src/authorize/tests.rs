@@ -578,3 +578,49 @@ fn any_policies_decide_as_defined_and_what_is_unread_is_taken_for_the_worst() {
     }
     assert!(allowed > 1_000 && denied > 1_000 && doubtful > 100, "{allowed} {denied} {doubtful}");
 }
+
+#[test]
+fn many_references_decide_as_each_of_them_looked_at() {
+    let here = crate::name::NodeName::from("here");
+    let key = |number| format!("ns/p{number:02}");
+    let (mut compared, mut found, mut missed) = (0, 0, 0);
+    for number in 0..60 {
+        let (mut seed, mut state) = (Seed(number), State::new(Some(here.clone())));
+        for _ in 0..120 {
+            let name = format!("p{:02}", seed.below(40));
+            let of = pod(seed.pick(&["a", "b", "c"]), &["10.0.0.2"]);
+            let change = match seed.below(8) {
+                0 => Change::RemovePolicy(format!("ns/{name}").as_str().into()),
+                1..=4 => scoped(PolicyScope::WorkloadSelector, random_policy(&mut seed, &name)).into(),
+                5 => Change::RemoveWorkload(of.uid),
+                _ => {
+                    // Often the same lists, sometimes short ones.
+                    let (from, count) = (10 * seed.below(2), seed.pick(&[3, 20, 25]));
+                    let references = (from..from + count).map(|number| key(number).as_str().into()).collect();
+                    let node = if seed.one_in(5) { "there".into() } else { here.clone() };
+                    Workload { authorization_policies: references, node, ..of }.into()
+                }
+            };
+            let _ = state.apply([change]);
+            let view = state.view();
+            for workload in view.workloads() {
+                // A list that is not the one that was announced has no selection.
+                let references = workload.authorization_policies.iter().cloned().collect();
+                let alike = Workload { authorization_policies: references, ..Workload::clone(workload) };
+                assert!(view.selection(&alike).is_none());
+                let many = workload.node == here && workload.authorization_policies.len() > 3;
+                assert_eq!(view.selection(workload).is_some(), many, "seed {number}: {workload:?}");
+                for unknown in [UnknownPolicy::Skip, UnknownPolicy::Deny] {
+                    let verdict = evaluate(&view, workload, &tuple(), unknown);
+                    assert_eq!(verdict, evaluate(&view, &alike, &tuple(), unknown), "seed {number}");
+                    if many {
+                        compared += 1;
+                        found += u32::from(matches!(verdict.decision, Decision::Allowed(_) | Decision::Denied(_)));
+                        missed += u32::from(matches!(verdict.decision, Decision::Unknown(_)));
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 5_000 && found > 1_000 && missed > 1_000, "{compared} {found} {missed}");
+}

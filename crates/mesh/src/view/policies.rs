@@ -3,19 +3,26 @@
 use std::sync::Arc;
 
 use super::Map;
-use crate::name::{Namespace, PolicyName};
+use crate::name::{Namespace, PolicyName, Uid};
 use crate::policy::{Policy, PolicyScope};
+use crate::workload::Workload;
 
 mod index;
+mod selection;
 
 pub(crate) use index::{PolicySet, Probe};
+pub(crate) use selection::Selection;
+use selection::Selections;
 
-/// All policies. Those that select workloads are reached by key only.
+type ByKey = Map<PolicyName, Arc<Policy>>;
+
+/// All policies. Those that select workloads are reached by key, or by the workload that refers to them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Policies {
-    by_key: Map<PolicyName, Arc<Policy>>,
+    by_key: ByKey,
     global: PolicySet,
     by_namespace: Map<Namespace, PolicySet>,
+    selections: Selections,
 }
 
 impl Policies {
@@ -32,8 +39,24 @@ impl Policies {
         self.by_namespace.get(namespace).into_iter().chain([&self.global])
     }
 
+    /// What a workload of this node refers to, unless that is quickly looked at one by one.
+    pub(super) fn selection(&self, workload: &Workload) -> Option<&Selection> {
+        self.selections.of(workload)
+    }
+
+    /// A workload of this node is thus.
+    pub(super) fn put_workload(&mut self, workload: &Workload) {
+        self.selections.put(workload, &self.by_key);
+    }
+
+    /// A workload is no more, or not of this node.
+    pub(super) fn remove_workload(&mut self, workload: &Uid) {
+        self.selections.remove(workload);
+    }
+
     pub(super) fn put(&mut self, policy: Arc<Policy>) {
         self.remove(&policy.key);
+        self.selections.learn(&policy);
         match policy.scope {
             PolicyScope::Global => self.global.put(&policy),
             PolicyScope::Namespace => {
@@ -52,6 +75,7 @@ impl Policies {
             return false;
         };
         self.by_key.remove_mut(key);
+        self.selections.forget(&policy);
         match policy.scope {
             PolicyScope::Global => self.global.remove(&policy),
             PolicyScope::Namespace => {

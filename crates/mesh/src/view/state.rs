@@ -132,6 +132,7 @@ impl State {
         let view = &mut self.view;
         if self.node.as_ref().is_none_or(|node| *node == workload.node) {
             put(&mut view.locals, workload.local(), &workload);
+            view.policies.put_workload(&workload);
         }
         for key in addresses(&workload) {
             view.addresses.put(&key, &workload);
@@ -159,6 +160,9 @@ impl State {
         let local = |workload: &Workload| (workload.local(), workload.node.clone());
         if next.is_none_or(|next| local(next) != local(old)) {
             remove(&mut view.locals, &old.local(), old);
+        }
+        if next.is_none_or(|next| next.node != old.node) {
+            view.policies.remove_workload(&old.uid);
         }
         for key in addresses(old) {
             if !next.is_some_and(|next| addresses(next).any(|kept| kept == key)) {

@@ -35,6 +35,7 @@ impl State {
         let here = workloads.iter().filter(|workload| self.node.as_ref().is_none_or(|node| *node == workload.node));
         for workload in here {
             put(&mut view.locals, workload.local(), workload);
+            view.policies.put_workload(workload);
         }
         for (key, workload) in workloads.iter().filter_map(|workload| Some((hostname(workload)?, workload))) {
             put(&mut view.hostnames, key, workload);
