@@ -4,6 +4,7 @@ mod endpoints;
 mod mesh;
 mod pods;
 mod policies;
+mod workers;
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub(super) enum Growth {
     Endpoints,
     /// The pods of a node.
     Pods,
+    /// The worker threads.
+    Workers,
 }
 
 /// After this, whatever a start needed for itself has been given back.
@@ -48,6 +51,7 @@ pub(super) fn table(growth: Growth, row: &Row, programs: &Programs, rounds: u32,
         Growth::Policies(mix) => policies::table(mix, row, programs, rounds, seconds),
         Growth::Endpoints => endpoints::table(row, programs, rounds, seconds),
         Growth::Pods => pods::table(row, programs, rounds),
+        Growth::Workers => workers::table(row, programs, rounds, seconds),
     }
 }
 

@@ -14,7 +14,7 @@ use testkit::ztunnel::Ztunnel;
 use super::Outcome;
 
 /// Clock ticks per second in `/proc`: the same on every Linux that Rust runs on.
-const TICKS: f64 = 100.0;
+pub(super) const TICKS: f64 = 100.0;
 /// Between two looks at a program that shall end.
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -87,7 +87,7 @@ const ONE_DOWN: Load = Load::Download { streams: 1 };
 const MANY_REQUESTS: Load = Load::Requests { clients: 16 };
 
 /// All rows, in the order in which they run.
-pub(super) const ROWS: [Row; 30] = [
+pub(super) const ROWS: [Row; 31] = [
     turns("throughput-1", "one stream from client to server", ONE_UP, &TUNNELS),
     turns("throughput-8", "eight streams from client to server", Load::Upload { streams: 8 }, &TUNNELS),
     turns("reverse-1", "one stream from server to client", ONE_DOWN, &TUNNELS),
@@ -122,4 +122,5 @@ pub(super) const ROWS: [Row; 30] = [
     growth("growth-policies-selecting", "the same, all of them selecting it", Growth::Policies(Mix::Selecting)),
     growth("growth-endpoints", "the cost of a connection by the endpoints of its service", Growth::Endpoints),
     growth("growth-pods", "the cost of a node's pods without connections", Growth::Pods),
+    growth("growth-workers", "what is left for each worker thread to do, by how many there are", Growth::Workers),
 ];
