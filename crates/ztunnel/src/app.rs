@@ -127,6 +127,7 @@ pub async fn run(
 
     let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
     metrics.workers_are(workers.handles().to_vec());
+    tokio::spawn(workers.clone().watch());
     let supervisor = Arc::new(Supervisor::find(supervisor));
     let (fed, turns) = (Arc::clone(&supervisor), workers.clone());
     tokio::spawn(async move { fed.feed(turns).await });

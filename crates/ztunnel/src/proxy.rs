@@ -14,6 +14,7 @@ mod neighbours;
 mod nested;
 mod outbound;
 mod passthrough;
+mod placement;
 mod pool;
 mod random;
 mod registry;

@@ -10,7 +10,6 @@ use hbone::{HANDSHAKE_TIMEOUT, Tunnel};
 use mesh::workload::Health;
 use mesh::{Cause, Direction, Fault, LocalWorkload, Reporter};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::Instrument;
@@ -74,8 +73,8 @@ struct Captured {
 pub struct PodProxy {
     registry: Arc<Registry>,
     phase: watch::Sender<Phase>,
-    /// Not accepting yet.
-    waiting: Option<Box<(Sockets, Arc<Context>, Runtime)>>,
+    /// Not accepting yet; the number is that of its worker.
+    waiting: Option<Box<(Sockets, Arc<Context>, usize)>>,
     /// Accepting from the other pods of the process.
     presence: Option<Presence>,
 }
@@ -170,7 +169,7 @@ impl Proxies {
             neighbours,
         });
         let phase = watch::Sender::new(Phase::Running);
-        let waiting = Some(Box::new((sockets, context, self.workers.next().clone())));
+        let waiting = Some(Box::new((sockets, context, self.workers.home())));
         PodProxy { registry, phase, waiting, presence: None }
     }
 
@@ -196,11 +195,12 @@ impl PodProxy {
     /// If the worker cannot watch the listeners.
     pub fn accept(&mut self, workers: &Workers) -> std::io::Result<()> {
         let Some(waiting) = self.waiting.take() else { return Ok(()) };
-        let (sockets, context, runtime) = *waiting;
+        let (sockets, context, home) = *waiting;
+        let runtime = workers.numbered(home);
         let _entered = runtime.enter();
         let span = span(&context.who);
         let phase = self.phase.subscribe();
-        let pool = Arc::new(new_pool(&context, &runtime, &phase));
+        let pool = Arc::new(new_pool(&context, (workers.clone(), home), &phase));
         let watched = Arc::clone(&pool);
         let door = |listener, reporter| Door::new(&context, listener, reporter, &phase);
         let inbound = door(sockets.inbound, Reporter::Destination)?;
@@ -494,13 +494,13 @@ async fn prepare_server(
     Ok(Some((Driver::new(carrier, tunnel, role, mailbox, acceptance, half_closed_timeout, census), registered)))
 }
 
-fn new_pool(context: &Arc<Context>, runtime: &Runtime, phase: &watch::Receiver<Phase>) -> Pool {
+/// Of a pod whose worker has the number `home`.
+fn new_pool(context: &Arc<Context>, (workers, home): (Workers, usize), phase: &watch::Receiver<Phase>) -> Pool {
     let early_data = context.config.early_data;
-    let (streams, context, runtime, phase) =
-        (context.config.pool_streams, Arc::clone(context), runtime.clone(), phase.clone());
+    let (streams, context, phase) = (context.config.pool_streams, Arc::clone(context), phase.clone());
     let start = move |pool: &Arc<Pool>, new: NewTunnel| {
         let task = dial_tunnel(Arc::clone(&context), Arc::clone(pool), new, phase.clone());
-        runtime.spawn(task.in_current_span());
+        workers.for_tunnel(home).spawn(task.in_current_span());
     };
     Pool::new(streams, early_data, Box::new(start))
 }

@@ -2,16 +2,18 @@
 //!
 //! Each worker runs a runtime of its own, so that a task never moves between threads and whatever it shares with the
 //! other tasks of its thread is never contended. Work is placed when it starts: a pod's listeners on one worker each,
-//! an accepted tunnel on the next worker in turn.
+//! an accepted tunnel on the next worker in turn, a dialled one as [`placement`](super::placement) says.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::placement::{LOOK, Placement};
 use super::scratch;
 
 /// The threads that move bytes. Clones share them.
@@ -19,6 +21,9 @@ use super::scratch;
 pub struct Workers {
     handles: Arc<[Handle]>,
     next: Arc<AtomicUsize>,
+    /// Counts pods by themselves: taking turns with what else each of them has, all would come to one worker of two.
+    next_home: Arc<AtomicUsize>,
+    placement: Arc<Mutex<Placement>>,
 }
 
 /// Keeps the worker threads running; they end, with all their tasks, when this is dropped.
@@ -57,15 +62,45 @@ impl Workers {
             })?;
             threads.push(WorkerThread { stop: Some(stop), thread: Some(thread) });
         }
-        let workers = Self { handles: handles.into(), next: Arc::default() };
+        let placement = Arc::new(Mutex::new(Placement::new(handles.len(), Instant::now())));
+        let workers = Self { handles: handles.into(), next: Arc::default(), next_home: Arc::default(), placement };
         Ok((workers, WorkerThreads { threads }))
     }
 
     /// The worker whose turn it is.
     #[must_use]
     pub fn next(&self) -> &Handle {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.handles[turn % self.handles.len()]
+        self.numbered(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The number of the worker for the next pod.
+    pub(super) fn home(&self) -> usize {
+        self.next_home.fetch_add(1, Ordering::Relaxed) % self.handles.len()
+    }
+
+    /// The worker of that number, or of what is left of it.
+    pub(super) fn numbered(&self, number: usize) -> &Handle {
+        &self.handles[number % self.handles.len()]
+    }
+
+    /// The worker for a tunnel that a pod dials whose worker has the number `home`.
+    pub(super) fn for_tunnel(&self, home: usize) -> &Handle {
+        let chosen = self.placement().choose(home);
+        self.numbered(chosen)
+    }
+
+    /// Looks again and again at how busy the workers are. Never ends.
+    pub async fn watch(self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let busy = self.handles.iter().map(|handle| handle.metrics().worker_total_busy_duration(0));
+            self.placement().look(Instant::now(), busy);
+        }
+    }
+
+    fn placement(&self) -> MutexGuard<'_, Placement> {
+        // Nothing that runs under the lock can leave it half changed.
+        self.placement.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All of them.
