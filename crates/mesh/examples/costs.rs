@@ -92,11 +92,11 @@ fn endpoints(count: usize, mode: Mode) -> View {
     let service = Service {
         vips: vec![network_address],
         ports: [(80, 8080)].into_iter().collect(),
-        load_balancer: Some(LoadBalancer {
+        load_balancer: Some(Box::new(LoadBalancer {
             preferences: vec![Scope::Network, Scope::Node],
             mode,
             health: HealthPolicy::default(),
-        }),
+        })),
         ..Service::new(key.clone())
     };
     let of = |number| {

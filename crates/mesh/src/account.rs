@@ -167,7 +167,7 @@ pub struct ServiceLabels {
     /// Metrics `destination_service_namespace`.
     pub namespace: Arc<str>,
     /// Metrics `destination_service_name`.
-    pub name: Arc<str>,
+    pub name: Text,
 }
 
 impl From<&Service> for ServiceLabels {

@@ -111,41 +111,67 @@ names! {
     PolicyName;
 }
 
-/// Text that may be a part of another, whose memory it then shares: nearly every workload's name is the end of its key.
-#[derive(Clone, Default)]
+/// Text that may be a part of another, whose memory it then shares: nearly every workload's name is the end of its key, and
+/// a service's the beginning of its host name.
+#[derive(Clone)]
 pub struct Text {
     whole: Arc<str>,
-    /// Where in `whole` it begins; it reaches to the end.
-    start: usize,
+    part: Part,
+}
+
+/// Which part of another text.
+#[derive(Clone, Copy)]
+enum Part {
+    /// All from there on.
+    From(u32),
+    /// All before that.
+    To(u32),
 }
 
 impl Text {
-    /// `text`, as the end of `whole` if it is that.
-    pub fn end_of(whole: &Arc<str>, text: &str) -> Self {
-        if whole.ends_with(text) { Self { whole: whole.clone(), start: whole.len() - text.len() } } else { text.into() }
+    /// `text`, as the end or the beginning of `whole` if it is that.
+    pub fn part_of(whole: &Arc<str>, text: &str) -> Self {
+        let part = if whole.ends_with(text) {
+            u32::try_from(whole.len() - text.len()).ok().map(Part::From)
+        } else if whole.starts_with(text) {
+            u32::try_from(text.len()).ok().map(Part::To)
+        } else {
+            None
+        };
+        part.map_or_else(|| text.into(), |part| Self { whole: whole.clone(), part })
     }
 
     /// The text itself.
     pub fn as_str(&self) -> &str {
-        self.whole.get(self.start..).unwrap_or_default()
+        let part = match self.part {
+            Part::From(start) => self.whole.get(start as usize..),
+            Part::To(end) => self.whole.get(..end as usize),
+        };
+        part.unwrap_or_default()
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Arc::<str>::default().into()
     }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self { whole: text.into(), start: 0 }
+        Arc::<str>::from(text).into()
     }
 }
 
 impl From<Arc<str>> for Text {
     fn from(text: Arc<str>) -> Self {
-        Self { whole: text, start: 0 }
+        Self { whole: text, part: Part::From(0) }
     }
 }
 
 impl From<String> for Text {
     fn from(text: String) -> Self {
-        Self { whole: text.into(), start: 0 }
+        Arc::<str>::from(text).into()
     }
 }
 

@@ -1,15 +1,22 @@
 //! A small map from service ports to target ports.
 //!
-//! Most have one to three entries, so it is a sorted slice, not a hash map.
+//! Most have one to three entries, so it is a sorted slice, not a hash map. Clones share it.
+
+use std::sync::Arc;
 
 /// Service port to target port; of a service, target 0 means a named port that each endpoint maps by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub struct PortMap(Box<[(u16, u16)]>);
+pub struct PortMap(Arc<[(u16, u16)]>);
 
 impl PortMap {
     /// The target of a service port.
     pub fn get(&self, service_port: u16) -> Option<u16> {
         self.0.binary_search_by_key(&service_port, |(port, _)| *port).ok().map(|i| self.0[i].1)
+    }
+
+    /// Whether anybody else has it too.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// All pairs of service port and target port, by service port.

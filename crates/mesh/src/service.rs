@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::address::NetworkAddress;
 use crate::identity::Identity;
-use crate::name::{Hostname, Namespace, NamespacedHostname, NetworkId};
+use crate::name::{Hostname, Namespace, NamespacedHostname, NetworkId, Text};
 use crate::ports::PortMap;
 use crate::workload::GatewayAddress;
 
@@ -17,7 +17,7 @@ use crate::workload::GatewayAddress;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its name.
-    pub name: Arc<str>,
+    pub name: Text,
     /// Its namespace; with `hostname` the primary key.
     pub namespace: Namespace,
     /// Its host name, fully qualified or a wildcard.
@@ -31,11 +31,11 @@ pub struct Service {
     /// Identities accepted from endpoints besides their own, as the control plane wrote them.
     pub subject_alt_names: Vec<Arc<str>>,
     /// Waypoint for traffic addressed to the service.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Box<GatewayAddress>>,
     /// Waypoints to choose from by weight; overrides `waypoint` if the weights sum up to something.
     pub weighted_waypoints: Vec<WeightedWaypoint>,
     /// How to choose among endpoints.
-    pub load_balancer: Option<LoadBalancer>,
+    pub load_balancer: Option<Box<LoadBalancer>>,
     /// Which of an endpoint's addresses may be used.
     pub ip_families: IpFamilies,
     /// Preferred among services that share a name or an address.
@@ -48,7 +48,7 @@ impl Service {
     /// A service with nothing but its key and the control plane's defaults.
     pub fn new(key: NamespacedHostname) -> Self {
         Self {
-            name: Arc::default(),
+            name: Text::default(),
             namespace: key.namespace,
             hostname: key.hostname,
             vips: Vec::new(),
@@ -89,7 +89,7 @@ impl Service {
     pub fn waypoints(&self) -> impl Iterator<Item = (&GatewayAddress, u32)> {
         let weighted = self.weighted_waypoints.iter().any(|w| w.weight > 0);
         let (many, one) =
-            if weighted { (&self.weighted_waypoints[..], None) } else { (&[][..], self.waypoint.as_ref()) };
+            if weighted { (&self.weighted_waypoints[..], None) } else { (&[][..], self.waypoint.as_deref()) };
         many.iter().map(|w| (&w.destination, w.weight)).chain(one.map(|w| (w, 1)))
     }
 }

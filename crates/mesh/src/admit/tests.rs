@@ -121,8 +121,8 @@ fn addresses_have_to_be_the_pods_own() {
 
 /// Something at 10.0.0.7 or 10.1.0.7 that is behind a waypoint.
 fn behind(by: &str) -> Vec<Change> {
-    let waypoint = Some(gateway(by, 15008));
-    let backend = Workload { waypoint: waypoint.clone().map(Box::new), ..pod("backend", &["10.0.0.7"]) };
+    let waypoint = Some(Box::new(gateway(by, 15008)));
+    let backend = Workload { waypoint: waypoint.clone(), ..pod("backend", &["10.0.0.7"]) };
     let backends = Service { waypoint, ..service("backends", &["net1/10.1.0.7"], &[]) };
     let other = service("other", &["net1/10.1.0.2"], &[]);
     vec![server().into(), web().into(), backend.into(), backends.into(), other.into()]
@@ -159,7 +159,7 @@ fn what_a_waypoint_may_not_see_it_still_serves() {
     let hidden = || Service {
         namespace: "other".into(),
         visibility: Visibility::Namespace,
-        waypoint: Some(gateway("net1/10.0.0.2", 15008)),
+        waypoint: Some(gateway("net1/10.0.0.2", 15008).into()),
         ..service("backends", &["net1/10.1.0.7"], &[])
     };
     let through = "dial 10.0.0.2:80 from 10.0.0.1";

@@ -38,7 +38,7 @@ fn chosen(changes: impl IntoIterator<Item = Change>, source: &str) -> Vec<String
 
 fn web(mode: Mode, preferences: &[Scope]) -> Service {
     let lb = LoadBalancer { preferences: preferences.to_vec(), mode, health: HealthPolicy::OnlyHealthy };
-    Service { load_balancer: Some(lb), ..service("web", &["net1/10.1.0.1"], &[(80, 8080)]) }
+    Service { load_balancer: Some(lb.into()), ..service("web", &["net1/10.1.0.1"], &[(80, 8080)]) }
 }
 
 fn client() -> Workload {

@@ -120,7 +120,8 @@ fn service(name: &str, words: &[&str]) -> Service {
             "ipv6-only" => service.ip_families = IpFamilies::Ipv6Only,
             "all-endpoints" => {
                 let health = HealthPolicy::AllowAll;
-                service.load_balancer = Some(LoadBalancer { preferences: Vec::new(), mode: Mode::Standard, health });
+                let balancer = LoadBalancer { preferences: Vec::new(), mode: Mode::Standard, health };
+                service.load_balancer = Some(balancer.into());
             }
             range if range.matches('/').count() == 2 => {
                 let (network, cidr) = range.split_once('/').unwrap();

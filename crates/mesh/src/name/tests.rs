@@ -28,13 +28,15 @@ fn a_namespaced_host_name_splits_at_the_first_slash() {
 }
 
 #[test]
-fn a_name_that_ends_its_key_takes_no_memory_of_its_own_and_any_other_name_is_as_good() {
+fn a_name_that_ends_or_begins_another_takes_no_memory_of_its_own_and_any_other_name_is_as_good() {
     let key: Arc<str> = "cluster//Pod/shop/cart-0".into();
-    let name = Text::end_of(&key, "cart-0");
+    let name = Text::part_of(&key, "cart-0");
     assert_eq!((name.as_str(), Arc::strong_count(&key)), ("cart-0", 2));
-    let other = Text::end_of(&key, "cart-1");
-    assert_eq!((other.as_str(), Arc::strong_count(&key)), ("cart-1", 2));
-    assert_eq!((Text::end_of(&key, "").as_str(), Text::end_of(&"x".into(), "xx").as_str()), ("", "xx"));
+    let cluster = Text::part_of(&key, "cluster");
+    assert_eq!((cluster.as_str(), Arc::strong_count(&key)), ("cluster", 3));
+    let other = Text::part_of(&key, "cart-1");
+    assert_eq!((other.as_str(), Arc::strong_count(&key)), ("cart-1", 3));
+    assert_eq!((Text::part_of(&key, "").as_str(), Text::part_of(&"x".into(), "xx").as_str()), ("", "xx"));
     assert!(name == Text::from("cart-0") && name != other);
     assert_eq!(Text::from("cart-0".to_owned()), name, "wherever the text comes from");
 }

@@ -104,7 +104,7 @@ pub(super) fn web() -> Service {
 
 fn balanced(service: Service, mode: Mode) -> Service {
     let lb = LoadBalancer { preferences: vec![], mode, health: Default::default() };
-    Service { load_balancer: Some(lb), ..service }
+    Service { load_balancer: Some(lb.into()), ..service }
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn range(cidr: &str) -> crate::service::NetworkCidr {
 fn an_address_has_one_meaning() {
     let pod_and_vip = || Service { vips: vec!["net1/10.0.0.2".parse().unwrap()], ..web() };
     let waypoint = || pod("waypoint", &["10.0.0.9"]);
-    let guarded = || Service { waypoint: Some(gateway("net1/10.0.0.9", 15008)), ..pod_and_vip() };
+    let guarded = || Service { waypoint: Some(gateway("net1/10.0.0.9", 15008).into()), ..pod_and_vip() };
     let ranged = |cidr| Service { vips: vec![], cidr_vips: vec![range(cidr)], ..web() };
     let by_service = "hbone 10.0.0.2:15008 for 10.0.0.2:8080 of server; workload server; service web.example";
     check([

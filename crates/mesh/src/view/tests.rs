@@ -312,11 +312,12 @@ fn random_change(seed: &mut Seed) -> Change {
             let cidr = |seed: &mut Seed| seed.pick(&ranges).parse().unwrap();
             changed.cidr_vips =
                 (0..seed.below(3)).map(|_| NetworkCidr { network: NETWORK.into(), cidr: cidr(seed) }).collect();
-            changed.load_balancer = seed.one_in(2).then(|| LoadBalancer {
+            let balancer = seed.one_in(2).then(|| LoadBalancer {
                 preferences: vec![Scope::Network, Scope::Zone],
                 mode: Mode::Failover,
                 health: seed.pick(&[HealthPolicy::OnlyHealthy, HealthPolicy::AllowAll]),
             });
+            changed.load_balancer = balancer.map(Box::new);
             changed.into()
         }
         _ => {

@@ -25,6 +25,8 @@ pub(super) use policies::Mix;
 pub(super) enum Growth {
     /// The mesh that a ztunnel hears of.
     Mesh,
+    /// The services of that mesh.
+    Services,
     /// The policies of a destination's namespace.
     Policies(Mix),
     /// The endpoints of a service.
@@ -47,7 +49,8 @@ type Costs<const N: usize> = Vec<[f64; N]>;
 pub(super) fn table(growth: Growth, row: &Row, programs: &Programs, rounds: u32, seconds: u32) -> Outcome<Table> {
     let seconds = seconds.min(LONGEST);
     match growth {
-        Growth::Mesh => mesh::table(row, programs, rounds),
+        Growth::Mesh => mesh::workloads(row, programs, rounds),
+        Growth::Services => mesh::services(row, programs, rounds),
         Growth::Policies(mix) => policies::table(mix, row, programs, rounds, seconds),
         Growth::Endpoints => endpoints::table(row, programs, rounds, seconds),
         Growth::Pods => pods::table(row, programs, rounds),

@@ -87,7 +87,7 @@ const ONE_DOWN: Load = Load::Download { streams: 1 };
 const MANY_REQUESTS: Load = Load::Requests { clients: 16 };
 
 /// All rows, in the order in which they run.
-pub(super) const ROWS: [Row; 31] = [
+pub(super) const ROWS: [Row; 32] = [
     turns("throughput-1", "one stream from client to server", ONE_UP, &TUNNELS),
     turns("throughput-8", "eight streams from client to server", Load::Upload { streams: 8 }, &TUNNELS),
     turns("reverse-1", "one stream from server to client", ONE_DOWN, &TUNNELS),
@@ -113,6 +113,7 @@ pub(super) const ROWS: [Row; 31] = [
     memory("flapping", "requests while 500 of 100,000 workloads come, change or go a second", Kind::Flapping),
     memory("dump", "requests while what is known of 100,000 workloads is dumped", Kind::Dump),
     growth("growth-mesh", "the cost of 1,000 to 100,000 workloads, and of a change among them", Growth::Mesh),
+    growth("growth-services", "the cost of 1,000 to 100,000 services beside 1,000 workloads", Growth::Services),
     growth(
         "growth-policies",
         "the cost of a connection by policies that select its destination, its namespace or others there",

@@ -180,7 +180,7 @@ fn a_gateway_of_the_same_network_is_ignored() {
 fn failover_leaves_the_network_only_when_nobody_is_left() {
     let failover = || {
         let lb = LoadBalancer { preferences: vec![Scope::Network], mode: Mode::Failover, health: Default::default() };
-        Service { load_balancer: Some(lb), ..web() }
+        Service { load_balancer: Some(lb.into()), ..web() }
     };
     let ill = || Workload { status: Health::Unhealthy, ..server() };
     let with = |local: Workload| vec![failover().into(), local.into(), remote("net2/20.0.0.9").into(), gate().into()];
@@ -202,7 +202,7 @@ fn failover_leaves_the_network_only_when_nobody_is_left() {
 
 #[test]
 fn a_remote_waypoint_is_reached_by_its_gateway() {
-    let guarded = || Service { waypoint: Some(gateway("ns/way.example", 15008)), ..vouched(web()) };
+    let guarded = || Service { waypoint: Some(gateway("ns/way.example", 15008).into()), ..vouched(web()) };
     let way = || service("way", &[], &[(15008, 15008)]);
     let waypoint = || Workload {
         network: "net2".into(),
@@ -233,7 +233,7 @@ fn a_remote_waypoint_is_reached_by_its_gateway() {
 
 #[test]
 fn a_remote_waypoint_without_a_gateway_is_out_of_reach() {
-    let guarded = || Service { waypoint: Some(gateway("ns/way.example", 15008)), ..web() };
+    let guarded = || Service { waypoint: Some(gateway("ns/way.example", 15008).into()), ..web() };
     let waypoint = || Workload { network: "net2".into(), ..pod("waypoint", &["20.0.0.8"]).of("ns/way.example", &[]) };
     check([(
         "nobody is asked instead of it",

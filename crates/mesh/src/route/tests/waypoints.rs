@@ -18,7 +18,7 @@ fn guarded_pod(by: &str) -> Workload {
 }
 
 fn guarded_service(by: &str) -> Service {
-    Service { waypoint: Some(gateway(by, 15008)), ..web() }
+    Service { waypoint: Some(gateway(by, 15008).into()), ..web() }
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_waypoint_known_under_two_keys_is_still_itself() {
 fn weighted(weights: &[(&str, u32)], single: Option<&str>) -> Service {
     let one = |(to, weight): &(&str, u32)| WeightedWaypoint { destination: gateway(to, 15008), weight: *weight };
     Service {
-        waypoint: single.map(|to| gateway(to, 15008)),
+        waypoint: single.map(|to| gateway(to, 15008).into()),
         weighted_waypoints: weights.iter().map(one).collect(),
         ..web()
     }

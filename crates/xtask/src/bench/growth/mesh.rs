@@ -1,4 +1,4 @@
-//! What a ztunnel pays for every workload that it hears of, and for a change among many.
+//! What a ztunnel pays for every workload or service that it hears of, and for a change among many.
 
 use testkit::ztunnel::ZtunnelSpec;
 
@@ -12,16 +12,29 @@ use crate::bench::table::Table;
 /// Workloads of a service.
 const MEMBERS: u32 = 10;
 
-const PLAN: Plan<4> = Plan {
-    of: "workloads",
-    sizes: &[1_000, 10_000, 100_000],
-    costs: ["resident above none, MiB", "CPU s until ready", "change: CPU \u{b5}s", "change in a storm: CPU \u{b5}s"],
-};
+/// Workloads beside services that grow.
+const FEW: u32 = 1_000;
 
-pub(super) fn table(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Table> {
-    PLAN.measure_each(row, programs, rounds, |program, workloads| {
+const fn plan(of: &'static str) -> Plan<4> {
+    let costs =
+        ["resident above none, MiB", "CPU s until ready", "change: CPU \u{b5}s", "change in a storm: CPU \u{b5}s"];
+    Plan { of, sizes: &[1_000, 10_000, 100_000], costs }
+}
+
+/// By workloads, with services in proportion.
+pub(super) fn workloads(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Table> {
+    measure(&plan("workloads"), row, programs, rounds, |workloads| Size { workloads, services: workloads / MEMBERS })
+}
+
+/// By services, with as many workloads each time.
+pub(super) fn services(row: &Row, programs: &Programs, rounds: u32) -> Outcome<Table> {
+    measure(&plan("services"), row, programs, rounds, |services| Size { workloads: FEW, services })
+}
+
+fn measure(plan: &Plan<4>, row: &Row, programs: &Programs, rounds: u32, size: impl Fn(u32) -> Size) -> Outcome<Table> {
+    plan.measure_each(row, programs, rounds, |program, number| {
         let spec = ZtunnelSpec::new(program).env("ZTUNNEL_WORKER_THREADS", &programs.threads.to_string());
-        let mesh = scale::once(&spec, Size { workloads, services: workloads / MEMBERS })?;
+        let mesh = scale::once(&spec, size(number))?;
         Ok([mesh.resident - mesh.base, mesh.cpu, mesh.change, mesh.storm])
     })
 }

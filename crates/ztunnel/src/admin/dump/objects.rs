@@ -113,13 +113,13 @@ fn service(view: &View, service: &mesh::Service) -> Service {
             mode: lb.mode.into(),
             routing_preferences: lb.preferences.iter().map(|scope| (*scope).into()).collect(),
         }),
-        name: service.name.clone(),
+        name: service.name.as_str().into(),
         namespace: service.namespace.shared().clone(),
         ports: Ports::from(&service.ports),
         subject_alt_names: service.subject_alt_names.clone(),
         vips: service.vips.iter().cloned().map(Vip).collect(),
         visibility: service.visibility.into(),
-        waypoint: service.waypoint.as_ref().map(gateway),
+        waypoint: service.waypoint.as_deref().map(gateway),
         weighted_waypoints: service
             .weighted_waypoints
             .iter()

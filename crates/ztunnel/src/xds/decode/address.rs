@@ -42,7 +42,7 @@ pub(super) fn workload(name: &Name, w: borrowed::Workload<'_>, names: &mut Inter
     // As a rule the resource has the same name: one text for both.
     let uid: Uid = if *w.uid == **name { name.clone().into() } else { w.uid.into() };
     Ok(Workload {
-        name: Text::end_of(uid.shared(), w.name),
+        name: Text::part_of(uid.shared(), w.name),
         uid,
         namespace: names.get(w.namespace),
         service_account: names.get(or(w.service_account, DEFAULT_SERVICE_ACCOUNT)),
@@ -100,17 +100,18 @@ pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service,
         let destination = gateway(waypoint.destination.ok_or(Rejection::NoGateway)?, names)?;
         weighted_waypoints.push(WeightedWaypoint { destination, weight: waypoint.weight });
     }
+    let ports = ports(s.ports.iter().map(|port| (port.service_port, port.target_port)))?;
     Ok(Service {
-        name: s.name.into(),
+        name: Text::part_of(key.hostname.shared(), &s.name),
         namespace: key.namespace,
         hostname: key.hostname,
-        vips: vips.into_iter().collect(),
-        cidr_vips: cidr_vips.into_iter().collect(),
-        ports: ports(s.ports.iter().map(|port| (port.service_port, port.target_port)))?,
+        vips: exactly(vips),
+        cidr_vips: exactly(cidr_vips),
+        ports: names.ports(ports),
         subject_alt_names: s.subject_alt_names.iter().map(|name| names.get(name)).collect(),
-        waypoint: s.waypoint.map(|waypoint| gateway(waypoint, names)).transpose()?,
+        waypoint: s.waypoint.map(|waypoint| gateway(waypoint, names)).transpose()?.map(Box::new),
         weighted_waypoints,
-        load_balancer: s.load_balancing.map(|lb| load_balancer(&lb)).transpose()?,
+        load_balancer: s.load_balancing.map(|lb| load_balancer(&lb)).transpose()?.map(Box::new),
         ip_families: match known("ip_families", s.ip_families)? {
             wire::IpFamilies::Automatic => IpFamilies::Automatic,
             wire::IpFamilies::Ipv4Only => IpFamilies::Ipv4Only,
@@ -190,6 +191,13 @@ fn gateway(gateway: wire::GatewayAddress, names: &mut Interner) -> Result<Gatewa
         }
     };
     Ok(GatewayAddress { destination, hbone_port: port("hbone_mtls_port", gateway.hbone_mtls_port)? })
+}
+
+/// A list without room for more: collected, it would have room for four.
+fn exactly<T>(all: BTreeSet<T>) -> Vec<T> {
+    let mut list = Vec::with_capacity(all.len());
+    list.extend(all);
+    list
 }
 
 fn ports(pairs: impl Iterator<Item = (u32, u32)>) -> Result<PortMap, Rejection> {

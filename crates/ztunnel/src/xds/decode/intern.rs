@@ -3,14 +3,14 @@
 //! Bounded by what is in use: what nobody else holds is dropped whenever the collection has doubled. Composed things are
 //! found by their texts, so that nothing is made to see that it is there already.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::Equivalent;
 use mesh::name::InvalidNamespacedHostname;
 use mesh::workload::{Membership, WorkloadType};
-use mesh::{Deployment, Locality, NamespacedHostname, PolicyName};
+use mesh::{Deployment, Locality, NamespacedHostname, PolicyName, PortMap};
 use rustc_hash::FxBuildHasher;
 
 /// Size up to which nothing is dropped.
@@ -23,14 +23,52 @@ type Composed<T> = hashbrown::HashSet<Arc<T>, FxBuildHasher>;
 #[derive(Debug)]
 pub struct Interner {
     texts: HashSet<Arc<str>, FxBuildHasher>,
-    services: HashMap<Box<str>, NamespacedHostname, FxBuildHasher>,
+    services: hashbrown::HashSet<Key, FxBuildHasher>,
     memberships: HashSet<Arc<[Membership]>, FxBuildHasher>,
     policies: HashSet<Arc<[PolicyName]>, FxBuildHasher>,
+    ports: HashSet<PortMap, FxBuildHasher>,
     localities: Composed<Locality>,
     deployments: Composed<Deployment>,
     nowhere: Arc<Locality>,
     /// Size at which to look for what nobody holds.
     full: usize,
+}
+
+/// The key of a service, equal to what is written in the same way only: a final dot makes a difference to resolvers.
+#[derive(Debug)]
+struct Key(NamespacedHostname);
+
+impl Key {
+    fn text(&self) -> KeyText<'_> {
+        KeyText { namespace: self.0.namespace.as_str(), hostname: self.0.hostname.as_str() }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text().hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Key {}
+
+/// A [`Key`] to be, in lower case; hashes like it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct KeyText<'a> {
+    namespace: &'a str,
+    hostname: &'a str,
+}
+
+impl Equivalent<Key> for KeyText<'_> {
+    fn equivalent(&self, known: &Key) -> bool {
+        *self == known.text()
+    }
 }
 
 /// A [`Deployment`] to be; hashes like it.
@@ -73,9 +111,10 @@ impl Default for Interner {
     fn default() -> Self {
         Self {
             texts: HashSet::default(),
-            services: HashMap::default(),
+            services: hashbrown::HashSet::default(),
             memberships: HashSet::default(),
             policies: HashSet::default(),
+            ports: HashSet::default(),
             localities: Composed::default(),
             deployments: Composed::default(),
             nowhere: Arc::default(),
@@ -103,13 +142,26 @@ impl Interner {
     /// # Errors
     /// If it is none.
     pub fn service(&mut self, text: &str) -> Result<NamespacedHostname, InvalidNamespacedHostname> {
-        if let Some(known) = self.services.get(text) {
+        let Some((namespace, hostname)) = text.split_once('/') else {
+            return text.parse(); // which says what is wrong
+        };
+        let lower = hostname.bytes().any(|b| b.is_ascii_uppercase()).then(|| hostname.to_ascii_lowercase());
+        let hostname = lower.as_deref().unwrap_or(hostname);
+        if let Some(Key(known)) = self.services.get(&KeyText { namespace, hostname }) {
             return Ok(known.clone());
         }
-        let mut fresh: NamespacedHostname = text.parse()?;
-        fresh.namespace = self.get(fresh.namespace.as_str());
-        self.services.insert(text.into(), fresh.clone());
+        let fresh = NamespacedHostname { namespace: self.get(namespace), hostname: hostname.into() };
+        self.services.insert(Key(fresh.clone()));
         Ok(fresh)
+    }
+
+    /// Ports, likewise: most services have the same few.
+    pub fn ports(&mut self, all: PortMap) -> PortMap {
+        if let Some(known) = self.ports.get(&all) {
+            return known.clone();
+        }
+        self.ports.insert(all.clone());
+        all
     }
 
     /// Memberships, likewise: those of a deployment's workloads are the same.
@@ -168,7 +220,7 @@ impl Interner {
     }
 
     fn size(&self) -> usize {
-        let lists = self.memberships.len() + self.policies.len();
+        let lists = self.memberships.len() + self.policies.len() + self.ports.len();
         self.texts.len() + self.services.len() + lists + self.localities.len() + self.deployments.len()
     }
 
@@ -183,7 +235,8 @@ impl Interner {
         self.policies.retain(|list| Arc::strong_count(list) > 1);
         self.localities.retain(|place| Arc::strong_count(place) > 1);
         self.deployments.retain(|deployment| Arc::strong_count(deployment) > 1);
-        self.services.retain(|_, key| Arc::strong_count(key.hostname.shared()) > 1);
+        self.services.retain(|Key(key)| Arc::strong_count(key.hostname.shared()) > 1);
+        self.ports.retain(PortMap::is_shared);
         self.texts.retain(|text| Arc::strong_count(text) > 1);
         self.full = SMALL.max(2 * self.size());
     }
@@ -191,8 +244,6 @@ impl Interner {
 
 #[cfg(test)]
 mod tests {
-    use mesh::PortMap;
-
     use super::*;
 
     #[test]
@@ -209,10 +260,22 @@ mod tests {
             let service = names.service(&format!("ns/{i}")).unwrap();
             let _ = names.memberships(vec![Membership { service, ports: PortMap::default() }]);
             let _ = names.policies(&[&format!("policy-{i}")]);
+            let _ = names.ports([(i as u16, (i >> 16) as u16)].into_iter().collect());
             let _ = names.locality(&Place { region: &text, zone: "zone", subzone: "" });
         }
         assert!(names.size() <= SMALL + 8, "{}", names.size());
         assert!(Arc::ptr_eq(&a, &names.get("ns")), "what is held stays");
+    }
+
+    #[test]
+    fn keys_of_services_are_one_however_they_are_capitalised_but_not_without_their_final_dot() {
+        let mut names = Interner::default();
+        let mut key = |text: &str| Arc::clone(names.service(text).unwrap().hostname.shared());
+        let lower = key("ns/web.example");
+        assert!(Arc::ptr_eq(&lower, &key("ns/Web.Example")));
+        assert_eq!(&*key("ns/web.example."), "web.example.");
+        assert!(!Arc::ptr_eq(&lower, &key("other/web.example")), "of another namespace");
+        assert!(names.service("web.example").is_err(), "of none");
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl From<StaticWorkload> for mesh::Workload {
         let named = |kind: &WorkloadType| kind.as_str().eq_ignore_ascii_case(&shape.workload_type);
         let workload_type = WorkloadType::ALL.into_iter().find(named).unwrap_or_default();
         Self {
-            name: Text::end_of(&shape.uid, &shape.name),
+            name: Text::part_of(&shape.uid, &shape.name),
             uid: shape.uid.into(),
             namespace: shape.namespace.into(),
             service_account: or(shape.service_account, DEFAULT_SERVICE_ACCOUNT),
@@ -65,7 +65,7 @@ impl From<StaticWorkload> for mesh::Workload {
 impl From<Service> for mesh::Service {
     fn from(shape: Service) -> Self {
         Self {
-            name: shape.name,
+            name: shape.name.into(),
             namespace: shape.namespace.into(),
             hostname: shape.hostname.as_ref().into(),
             vips: shape.vips.into_iter().map(|vip| vip.0).collect(),
@@ -76,7 +76,7 @@ impl From<Service> for mesh::Service {
                 .collect(),
             ports: shape.ports.into(),
             subject_alt_names: shape.subject_alt_names,
-            waypoint: shape.waypoint.map(Into::into),
+            waypoint: shape.waypoint.map(|waypoint| Box::new(waypoint.into())),
             weighted_waypoints: shape
                 .weighted_waypoints
                 .into_iter()
@@ -85,11 +85,14 @@ impl From<Service> for mesh::Service {
                     weight: weighted.weight,
                 })
                 .collect(),
-            load_balancer: shape.load_balancer.map(|lb| mesh::service::LoadBalancer {
-                preferences: lb.routing_preferences.into_iter().map(Into::into).collect(),
-                mode: lb.mode.into(),
-                health: lb.health_policy.into(),
-            }),
+            load_balancer: shape
+                .load_balancer
+                .map(|lb| mesh::service::LoadBalancer {
+                    preferences: lb.routing_preferences.into_iter().map(Into::into).collect(),
+                    mode: lb.mode.into(),
+                    health: lb.health_policy.into(),
+                })
+                .map(Box::new),
             ip_families: match shape.ip_families {
                 None => mesh::service::IpFamilies::Automatic,
                 Some(IpFamilies::Dual) => mesh::service::IpFamilies::Dual,
@@ -114,7 +117,7 @@ impl From<Policy> for mesh::Policy {
         let rule = |clauses: Vec<Vec<Match>>| Rule { clauses: clauses.into_iter().map(clause).collect() };
         Self {
             key: format!("{}/{}", shape.namespace, shape.name).into(),
-            name: shape.name,
+            name: shape.name.into(),
             namespace: shape.namespace.into(),
             scope: shape.scope.into(),
             action: shape.action.into(),
