@@ -99,10 +99,8 @@ pub struct Party {
     pub canonical_revision: Option<Arc<str>>,
     /// Both: namespace.
     pub namespace: Option<Arc<str>>,
-    /// Metrics `*_principal`.
+    /// Metrics `*_principal`; log `*.identity`, only of connections with mutual TLS ([`Flow::proven`]).
     pub principal: Option<Identity>,
-    /// Log `*.identity`: only of connections with mutual TLS.
-    pub identity: Option<Identity>,
     /// Metrics `*_app`.
     pub app: Option<Arc<str>>,
     /// Metrics `*_version`.
@@ -110,7 +108,7 @@ pub struct Party {
     /// Both: cluster.
     pub cluster: Option<Arc<str>>,
     /// Metrics `*_region` and `*_zone`: `Some` if the workload itself is known, though its parts may be empty.
-    pub locality: Option<Locality>,
+    pub locality: Option<Arc<Locality>>,
 }
 
 /// An empty text means not known.
@@ -119,7 +117,7 @@ fn known(text: &Arc<str>) -> Option<Arc<str>> {
 }
 
 impl Party {
-    /// A side that the control plane knows. Identities are the caller's to fill in.
+    /// A side that the control plane knows. Its identity is the caller's to fill in.
     pub fn of(workload: &Workload) -> Self {
         Self {
             pod: Some(&workload.name)
@@ -131,15 +129,14 @@ impl Party {
             canonical_revision: known(&workload.deployment.canonical_revision),
             namespace: known(workload.namespace.shared()),
             principal: None,
-            identity: None,
             app: known(&workload.deployment.canonical_name),
             version: known(&workload.deployment.canonical_revision),
             cluster: known(workload.deployment.cluster_id.shared()),
-            locality: Some(Locality::clone(&workload.locality)),
+            locality: Some(workload.locality.clone()),
         }
     }
 
-    /// A side that is known only by what it says of itself. Identities are the caller's to fill in.
+    /// A side that is known only by what it says of itself. Its identity is the caller's to fill in.
     pub fn claimed(baggage: &Baggage) -> Self {
         let part = |text: &Option<Arc<str>>| text.clone().unwrap_or_default();
         let locality = Locality { region: part(&baggage.region), zone: part(&baggage.zone), ..Locality::default() };
@@ -150,11 +147,10 @@ impl Party {
             canonical_revision: baggage.revision.clone(),
             namespace: baggage.namespace.clone(),
             principal: None,
-            identity: None,
             app: baggage.workload_name.clone(),
             version: baggage.revision.clone(),
             cluster: baggage.cluster.clone(),
-            locality: (locality != Locality::default()).then_some(locality),
+            locality: (locality != Locality::default()).then(|| locality.into()),
         }
     }
 }
@@ -226,10 +222,9 @@ impl Flow {
             destination_address: route.hop.dial(),
             original_destination: route.target,
             hbone_authority: authority,
-            source: Party { principal: own.clone(), identity: own, ..Party::of(&route.source) },
+            source: Party { principal: own, ..Party::of(&route.source) },
             destination: Party {
-                principal: next.clone(),
-                identity: next.filter(|_| tls),
+                principal: next,
                 ..route.destination.as_ref().map(|workload| Party::of(workload)).unwrap_or_default()
             },
             service: route.service.as_deref().map(ServiceLabels::from),
@@ -244,7 +239,6 @@ impl Flow {
         let peer = admission.tuple().identity.clone();
         let security =
             if admission.authority().is_some() { SecurityPolicy::MutualTls } else { SecurityPolicy::Unknown };
-        let tls = security == SecurityPolicy::MutualTls;
         let source = match admission.source() {
             Some(workload) => Party::of(workload),
             None => Party::claimed(admission.baggage()),
@@ -256,12 +250,8 @@ impl Flow {
             destination_address: admission.arrived_at(),
             original_destination: admission.arrived_at(),
             hbone_authority: admission.authority().cloned(),
-            source: Party { principal: peer.clone(), identity: peer.filter(|_| tls), ..source },
-            destination: Party {
-                principal: Some(own.clone()),
-                identity: tls.then_some(own),
-                ..Party::of(admission.destination())
-            },
+            source: Party { principal: peer, ..source },
+            destination: Party { principal: Some(own), ..Party::of(admission.destination()) },
             service: admission.service().map(|service| ServiceLabels::from(&**service)),
             security,
             trace: trace.trace,
@@ -275,10 +265,15 @@ impl Flow {
     /// be read leaves the gateway's labels in place (spec data-plane 5.4).
     pub fn through_gateway(self, baggage: Option<&Baggage>, identity: Option<Identity>) -> Self {
         let destination = match baggage {
-            Some(baggage) => Party { principal: identity.clone(), identity, ..Party::claimed(baggage) },
+            Some(baggage) => Party { principal: identity, ..Party::claimed(baggage) },
             None => self.destination,
         };
         Self { destination, ..self }
+    }
+
+    /// What a side has proven to be: nothing without mutual TLS, whatever its principal ought to be.
+    pub fn proven<'a>(&self, side: &'a Party) -> Option<&'a Identity> {
+        side.principal.as_ref().filter(|_| self.security == SecurityPolicy::MutualTls)
     }
 }
 

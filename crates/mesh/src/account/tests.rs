@@ -81,12 +81,12 @@ fn text<T: Deref<Target = str>>(part: &Option<T>) -> &str {
     part.as_deref().unwrap_or("-")
 }
 
-fn identity(identity: &Option<Identity>) -> String {
-    identity.as_ref().map_or("-".to_owned(), ToString::to_string)
+fn identity(identity: Option<&Identity>) -> String {
+    identity.map_or("-".to_owned(), ToString::to_string)
 }
 
 /// Every part of a party, `-` where it is not known.
-fn all(party: &Party) -> Vec<String> {
+fn all(flow: &Flow, party: &Party) -> Vec<String> {
     let texts = [
         &party.workload,
         &party.canonical_service,
@@ -97,7 +97,7 @@ fn all(party: &Party) -> Vec<String> {
         &party.cluster,
     ];
     let place = party.locality.as_ref().map_or("-".to_owned(), |place| format!("{}/{}", place.region, place.zone));
-    let ends = [identity(&party.principal), identity(&party.identity), place];
+    let ends = [identity(party.principal.as_ref()), identity(flow.proven(party)), place];
     let pod = text(&party.pod).to_owned();
     std::iter::once(pod).chain(texts.iter().map(|part| text(part).to_owned())).chain(ends).collect()
 }
@@ -114,11 +114,11 @@ fn an_outbound_tunnel_tells_both_sides_with_identities() {
     assert_eq!(flow.hbone_authority.as_ref().map(ToString::to_string).as_deref(), Some("10.0.0.2:8080"));
     assert_eq!(flow.security.as_str(), "mutual_tls");
     assert_eq!(
-        all(&flow.source),
+        all(&flow, &flow.source),
         ["client", "client-deploy", "client-app", "v1", "ns", "client-app", "v1", "Kubernetes", CLIENT, CLIENT, "eu/a"]
     );
     assert_eq!(
-        all(&flow.destination),
+        all(&flow, &flow.destination),
         ["server", "server-deploy", "server-app", "v1", "ns", "server-app", "v1", "Kubernetes", SERVER, SERVER, "eu/a"]
     );
     let labels = flow.service.unwrap();
@@ -130,9 +130,12 @@ fn outbound_plain_text_has_a_destination_principal_and_no_logged_identities() {
     let flow = outbound(&mesh(), "10.0.0.3:80");
     assert_eq!((flow.destination_address, &flow.hbone_authority), (socket("10.0.0.3:80"), &None));
     assert_eq!(flow.security.as_str(), "unknown");
-    assert_eq!((identity(&flow.source.principal), identity(&flow.source.identity)), ("-".into(), "-".into()));
-    assert_eq!(identity(&flow.destination.principal), "spiffe://cluster.local/ns/ns/sa/plain");
-    assert_eq!(identity(&flow.destination.identity), "-");
+    assert_eq!(
+        (identity(flow.source.principal.as_ref()), identity(flow.proven(&flow.source))),
+        ("-".into(), "-".into())
+    );
+    assert_eq!(identity(flow.destination.principal.as_ref()), "spiffe://cluster.local/ns/ns/sa/plain");
+    assert_eq!(identity(flow.proven(&flow.destination)), "-");
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn a_party_without_a_name_goes_by_its_canonical_service_in_the_log() {
     assert_eq!(Party::of(&Workload { name: "".into(), ..described("x", "10.0.0.9") }).pod.as_deref(), Some("x-app"));
     let nowhere = Deployment { cluster_id: "".into(), ..Deployment::default() };
     let empty = Workload { name: "".into(), deployment: nowhere.into(), ..Workload::new("u".into()) };
-    assert_eq!(Party::of(&empty), Party { locality: Some(Locality::default()), ..Party::default() });
+    assert_eq!(Party::of(&empty), Party { locality: Some(Arc::default()), ..Party::default() });
 }
 
 #[test]
@@ -158,13 +161,13 @@ fn an_inbound_tunnel_tells_the_peer_by_its_certificate() {
     assert_eq!(flow.destination_address, socket("10.0.0.2:15008"));
     assert_eq!(flow.hbone_authority.as_ref().map(ToString::to_string).as_deref(), Some("10.0.0.2:8080"));
     let known = ["client", "client-deploy", "client-app", "v1", "ns", "client-app", "v1", "Kubernetes"];
-    assert_eq!(all(&flow.source)[..8], known, "what the mesh knows goes before what is claimed");
+    assert_eq!(all(&flow, &flow.source)[..8], known, "what the mesh knows goes before what is claimed");
     assert_eq!(
-        (identity(&flow.source.principal), identity(&flow.source.identity)),
+        (identity(flow.source.principal.as_ref()), identity(flow.proven(&flow.source))),
         (peer.to_string(), peer.to_string())
     );
     assert_eq!(
-        (identity(&flow.destination.principal), identity(&flow.destination.identity)),
+        (identity(flow.destination.principal.as_ref()), identity(flow.proven(&flow.destination))),
         (SERVER.into(), SERVER.into())
     );
     assert_eq!(flow.service.map(|labels| labels.hostname.to_string()).as_deref(), Some("web.example"));
@@ -175,8 +178,9 @@ fn an_inbound_tunnel_tells_the_peer_by_its_certificate() {
 fn an_unknown_peer_is_what_it_claims_to_be() {
     let lines = [&b"k8s.cluster.name=c9,k8s.namespace.name=n9,k8s.pod.name=w9,service.name=s9,service.version=v9,cloud.region=r9,cloud.availability_zone=z9"[..]];
     let flow = inbound(&mesh(), "10.9.9.9:1", None, &lines);
-    assert_eq!(all(&flow.source), ["s9", "w9", "s9", "v9", "n9", "w9", "v9", "c9", "-", "-", "r9/z9"]);
-    assert_eq!(all(&inbound(&mesh(), "10.9.9.9:1", None, &[]).source), ["-"; 11]);
+    assert_eq!(all(&flow, &flow.source), ["s9", "w9", "s9", "v9", "n9", "w9", "v9", "c9", "-", "-", "r9/z9"]);
+    let silent = inbound(&mesh(), "10.9.9.9:1", None, &[]);
+    assert_eq!(all(&silent, &silent.source), ["-"; 11]);
 }
 
 #[test]
@@ -186,11 +190,15 @@ fn inbound_plain_text_logs_no_identities() {
     let admission =
         admit_plaintext(&view, &held(&view, "server"), peer, local, &Learnt::default(), &settings()).unwrap();
     let flow = Flow::inbound(&admission, TRACE);
-    assert_eq!((flow.security, flow.hbone_authority, flow.destination_address), (SecurityPolicy::Unknown, None, local));
+    assert_eq!((flow.security, flow.destination_address), (SecurityPolicy::Unknown, local));
+    assert_eq!(flow.hbone_authority, None);
     assert_eq!(text(&flow.source.pod), "client");
-    assert_eq!((identity(&flow.source.principal), identity(&flow.source.identity)), ("-".into(), "-".into()));
     assert_eq!(
-        (identity(&flow.destination.principal), identity(&flow.destination.identity)),
+        (identity(flow.source.principal.as_ref()), identity(flow.proven(&flow.source))),
+        ("-".into(), "-".into())
+    );
+    assert_eq!(
+        (identity(flow.destination.principal.as_ref()), identity(flow.proven(&flow.destination))),
         (SERVER.into(), "-".into())
     );
 }
@@ -213,7 +221,7 @@ fn behind_a_gateway_the_far_end_takes_its_place() {
     let said = Baggage { service_name: Some("far-app".into()), ..Baggage::default() };
     let told = flow.clone().through_gateway(Some(&said), Some(peer.clone()));
     assert_eq!((text(&told.destination.pod), text(&told.destination.namespace)), ("far-app", "-"));
-    assert_eq!((told.destination.principal, told.destination.identity), (Some(peer.clone()), Some(peer.clone())));
+    assert_eq!((told.destination.principal.as_ref(), told.proven(&told.destination)), (Some(&peer), Some(&peer)));
     let silent = flow.clone().through_gateway(Some(&Baggage::default()), None);
     assert_eq!(silent.destination, Party::default());
     assert_eq!(flow.clone().through_gateway(None, Some(peer)), flow, "an answer that cannot be read changes nothing");

@@ -163,12 +163,12 @@ struct Side {
 }
 
 impl Side {
-    fn of(party: &mesh::Party, address: SocketAddr) -> Self {
+    fn of(flow: &mesh::Flow, party: &mesh::Party, address: SocketAddr) -> Self {
         let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
         Self {
             address,
             cluster: text(&party.cluster),
-            identity: party.identity.as_ref().map(ToString::to_string),
+            identity: flow.proven(party).map(ToString::to_string),
             namespace: text(&party.namespace),
             workload: party.pod.as_deref().map(str::to_owned),
         }

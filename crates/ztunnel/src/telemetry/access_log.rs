@@ -128,20 +128,20 @@ fn whereabouts(line: &mut impl Fields, cause: Option<Cause>) {
 /// The fields that all lines about a connection share.
 fn parties(line: &mut impl Fields, flow: &Flow) {
     line.field("src.addr", Value::Bare(&flow.source_address));
-    party(line, ["src.workload", "src.namespace", "src.identity", "src.cluster"], &flow.source);
+    party(line, ["src.workload", "src.namespace", "src.identity", "src.cluster"], (flow, &flow.source));
     line.field("dst.addr", Value::Bare(&flow.destination_address));
     if let Some(authority) = &flow.hbone_authority {
         line.field("dst.hbone_addr", Value::Bare(authority));
     }
     line.known("dst.service", flow.service.as_ref().map(|service| &*service.hostname));
-    party(line, ["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"], &flow.destination);
+    party(line, ["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"], (flow, &flow.destination));
     line.field("direction", Value::Text(flow.reporter.direction().as_str()));
 }
 
-fn party(line: &mut impl Fields, [workload, namespace, identity, cluster]: [&str; 4], party: &Party) {
+fn party(line: &mut impl Fields, [workload, namespace, identity, cluster]: [&str; 4], (flow, party): (&Flow, &Party)) {
     line.known(workload, party.pod.as_deref());
     line.known(namespace, party.namespace.as_deref());
-    if let Some(known) = &party.identity {
+    if let Some(known) = flow.proven(party) {
         line.field(identity, Value::Quoted(known));
     }
     line.known(cluster, party.cluster.as_deref());

@@ -127,7 +127,7 @@ pub(crate) fn inbound() -> Flow {
 
 /// A connection to somewhere that nobody knows, past the mesh.
 pub(crate) fn passthrough() -> Flow {
-    let source = Party { principal: None, identity: None, ..workload("client") };
+    let source = Party { principal: None, ..workload("client") };
     Flow {
         source,
         destination_address: "192.0.2.9:443".parse().unwrap(),
@@ -147,11 +147,10 @@ fn workload(name: &str) -> Party {
         canonical_service: Some(format!("{name}-canonical").into()),
         canonical_revision: Some("v1".into()),
         namespace: Some("default".into()),
-        principal: Some(identity.clone()),
-        identity: Some(identity),
+        principal: Some(identity),
         app: Some(format!("{name}-canonical").into()),
         version: Some("v1".into()),
         cluster: Some("Kubernetes".into()),
-        locality: Some(Locality { region: "r1".into(), ..Locality::default() }),
+        locality: Some(Locality { region: "r1".into(), ..Locality::default() }.into()),
     }
 }

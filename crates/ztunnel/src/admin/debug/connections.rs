@@ -76,7 +76,7 @@ fn row(connection: &Arc<Connection>, seen: &Seen) -> Row {
         app_path: paths.app.map(Way::from),
         bytes_received,
         bytes_sent,
-        destination: Side::of(&flow.destination, flow.destination_address),
+        destination: Side::of(flow, &flow.destination, flow.destination_address),
         direction: flow.reporter.direction().as_str(),
         hbone_address: flow.hbone_authority.as_ref().map(ToString::to_string),
         id: format!("{:032x}", flow.trace.0),
@@ -84,7 +84,7 @@ fn row(connection: &Arc<Connection>, seen: &Seen) -> Row {
         peer_path: paths.peer.map(Way::from),
         protocol: protocol(flow),
         service: flow.service.as_ref().map(|service| service.hostname.to_string()),
-        source: Side::of(&flow.source, flow.source_address),
+        source: Side::of(flow, &flow.source, flow.source_address),
         stage: connection.progress().as_str(),
     }
 }
@@ -158,7 +158,7 @@ pub(super) fn between(telemetry: &Telemetry, source: &mesh::Identity, next: std:
         flow.reporter == Reporter::Source
             && flow.security == SecurityPolicy::MutualTls
             && flow.destination_address == next
-            && flow.source.identity.as_ref() == Some(source)
+            && flow.proven(&flow.source) == Some(source)
     };
     open.iter().filter(shares).count()
 }

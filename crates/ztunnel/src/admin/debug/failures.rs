@@ -81,7 +81,7 @@ pub(super) fn row(failure: &Failure) -> Row {
         closed_first: closing.and_then(|closing| closing.closed_first).map(mesh::End::as_str),
         code: meaning.code,
         destination: match flow {
-            Some(flow) => Side::of(&flow.destination, failure.destination),
+            Some(flow) => Side::of(flow, &flow.destination, failure.destination),
             None => Side::unknown(failure.destination),
         },
         direction: failure.direction.as_str(),
@@ -98,7 +98,7 @@ pub(super) fn row(failure: &Failure) -> Row {
         service: flow.and_then(|flow| flow.service.as_ref()).map(|service| service.hostname.to_string()),
         side: meaning.side.as_str(),
         source: match flow {
-            Some(flow) => Side::of(&flow.source, failure.source),
+            Some(flow) => Side::of(flow, &flow.source, failure.source),
             None => Side::unknown(failure.source),
         },
         stage: meaning.stage.as_str(),

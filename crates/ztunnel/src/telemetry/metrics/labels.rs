@@ -139,7 +139,7 @@ impl<'a> Values<'a> {
             Value::Text(PROTOCOL),
             Value::Text(flow.security.as_str()),
         ];
-        let [from, to] = [source, destination].map(|party| party.locality.as_ref());
+        let [from, to] = [source, destination].map(|party| party.locality.as_deref());
         let region = |place: Option<&'a Locality>| text(place.map(|place| &*place.region));
         let zone = |place: Option<&'a Locality>| text(place.map(|place| &*place.zone));
         let known = from.is_some() || to.is_some();

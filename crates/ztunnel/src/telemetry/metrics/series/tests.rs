@@ -31,8 +31,8 @@ fn every_label_tells_series_apart() {
         source(|p| p.app = Some("x".into())),
         source(|p| p.version = Some("v2".into())),
         source(|p| p.cluster = Some("x".into())),
-        source(|p| p.locality = Some(Locality { region: "r2".into(), ..Locality::default() })),
-        source(|p| p.locality = Some(Locality { region: "r1".into(), zone: "z".into(), ..Locality::default() })),
+        source(|p| p.locality = Some(Locality { region: "r2".into(), ..Locality::default() }.into())),
+        source(|p| p.locality = Some(Locality { region: "r1".into(), zone: "z".into(), ..Locality::default() }.into())),
         Flow { service: None, ..outbound() },
         Flow { security: SecurityPolicy::Unknown, ..outbound() },
         Flow { destination: Party::default(), ..outbound() },
@@ -52,8 +52,8 @@ fn what_labels_do_not_show_does_not_tell_series_apart() {
     table.series(&Arc::new(outbound()));
     let mut flow = outbound();
     flow.source.pod = Some("another-pod".into());
-    flow.source.identity = None;
-    flow.destination.locality = Some(Locality { subzone: "s".into(), region: "r1".into(), ..Locality::default() });
+    flow.destination.locality =
+        Some(Locality { subzone: "s".into(), region: "r1".into(), ..Locality::default() }.into());
     table.series(&Arc::new(flow));
     assert_eq!(table.all().len(), 1);
 }
