@@ -17,7 +17,7 @@ mod paced;
 mod plot;
 mod pods;
 pub(crate) mod process;
-mod report;
+pub(crate) mod report;
 mod row;
 mod scale;
 mod series;

@@ -39,6 +39,20 @@ pub(super) fn write(workspace: &Path, name: &str, options: &Options, tables: &[T
 }
 
 fn facts(workspace: &Path, options: &Options) -> Vec<(&'static str, String)> {
+    let mut facts = circumstances(workspace);
+    facts.extend([
+        ("profile", options.profile.clone()),
+        ("turns", format!("{} rounds of {} s, {} threads per proxy", options.rounds, options.seconds, options.threads)),
+        (
+            "settings of ztunnels",
+            if options.settings.is_empty() { "none".to_owned() } else { options.settings.join(" ") },
+        ),
+    ]);
+    facts
+}
+
+/// What was measured, and on what machine.
+pub(crate) fn circumstances(workspace: &Path) -> Vec<(&'static str, String)> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
@@ -47,12 +61,6 @@ fn facts(workspace: &Path, options: &Options) -> Vec<(&'static str, String)> {
         ("commit", commit(workspace).unwrap_or_else(|| "unknown".to_owned())),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("processor", format!("{cores} × {}", model.trim_start_matches([' ', '\t', ':']))),
-        ("profile", options.profile.clone()),
-        ("turns", format!("{} rounds of {} s, {} threads per proxy", options.rounds, options.seconds, options.threads)),
-        (
-            "settings of ztunnels",
-            if options.settings.is_empty() { "none".to_owned() } else { options.settings.join(" ") },
-        ),
     ]
 }
 

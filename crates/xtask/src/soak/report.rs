@@ -11,6 +11,7 @@ use super::seat::Seat;
 use super::stage::Stage;
 use super::{Options, Outcome};
 use crate::bench::process::peak_kib;
+use crate::bench::report::circumstances;
 
 /// What was done, what was seen, and what is wrong.
 pub(super) fn summary(stage: &Stage, options: &Options, wrong: &[String]) -> Outcome<String> {
@@ -86,8 +87,7 @@ fn short(sample: &str) -> String {
 pub(super) fn save(workspace: &Path, name: &str, summary: &str) -> Outcome {
     let folder = workspace.join("bench/results");
     fs::create_dir_all(&folder)?;
-    Ok(fs::write(
-        folder.join(format!("soak-{name}.md")),
-        format!("# Soak {name}\n\n```\n{}```\n", summary.trim_start()),
-    )?)
+    let facts = circumstances(workspace).into_iter().map(|(what, value)| format!("- {what}: {value}\n"));
+    let text = format!("# Soak {name}\n\n{}\n```\n{}```\n", facts.collect::<String>(), summary.trim_start());
+    Ok(fs::write(folder.join(format!("soak-{name}.md")), text)?)
 }
