@@ -90,15 +90,13 @@ fn endpoints(count: usize, mode: Mode) -> View {
     let key: NamespacedHostname = "shop/cart.shop.svc.cluster.local".parse().expect("a key");
     let network_address = NetworkAddress::new("".into(), VIP);
     let service = Service {
-        vips: vec![network_address],
+        vips: [network_address].into(),
         ports: [(80, 8080)].into_iter().collect(),
-        load_balancer: Some(Box::new(LoadBalancer {
-            preferences: vec![Scope::Network, Scope::Node],
-            mode,
-            health: HealthPolicy::default(),
-        })),
         ..Service::new(key.clone())
     };
+    let preferences = vec![Scope::Network, Scope::Node];
+    let balancer = LoadBalancer { preferences, mode, health: HealthPolicy::default() };
+    let service = service.with(|extra| extra.load_balancer = Some(balancer));
     let of = |number| {
         let services = [Membership { service: key.clone(), ports: [(80, 8080)].into_iter().collect() }];
         Workload { services: services.into_iter().collect(), ..pod(number) }.into()

@@ -19,6 +19,7 @@ pub mod balance;
 pub mod cause;
 pub mod connect;
 pub mod explain;
+pub mod few;
 #[cfg(test)]
 mod fixture;
 mod gateway;

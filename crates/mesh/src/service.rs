@@ -3,11 +3,14 @@
 //! Values are valid by construction of the decoders. Endpoints are not part of a service: workloads say which services
 //! they belong to, and [`crate::View`] brings the two together.
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::address::NetworkAddress;
+use crate::few::Few;
 use crate::identity::Identity;
 use crate::name::{Hostname, Namespace, NamespacedHostname, NetworkId, Text};
 use crate::ports::PortMap;
@@ -23,25 +26,79 @@ pub struct Service {
     /// Its host name, fully qualified or a wildcard.
     pub hostname: Hostname,
     /// Virtual addresses.
-    pub vips: Vec<NetworkAddress>,
-    /// Virtual address ranges.
-    pub cidr_vips: Vec<NetworkCidr>,
+    pub vips: Few<NetworkAddress>,
     /// Service port to target port; target 0 is a named port.
     pub ports: PortMap,
-    /// Identities accepted from endpoints besides their own, as the control plane wrote them.
-    pub subject_alt_names: Vec<Arc<str>>,
-    /// Waypoint for traffic addressed to the service.
-    pub waypoint: Option<Box<GatewayAddress>>,
-    /// Waypoints to choose from by weight; overrides `waypoint` if the weights sum up to something.
-    pub weighted_waypoints: Vec<WeightedWaypoint>,
-    /// How to choose among endpoints.
-    pub load_balancer: Option<Box<LoadBalancer>>,
     /// Which of an endpoint's addresses may be used.
     pub ip_families: IpFamilies,
     /// Preferred among services that share a name or an address.
     pub canonical: bool,
     /// Who may see it.
     pub visibility: Visibility,
+    /// What few services have.
+    pub extras: Extras,
+}
+
+/// What few services have: one pointer for those that have none of it. Read and changed as [`Extra`].
+#[derive(Clone, Default)]
+pub struct Extras(Option<Box<Extra>>);
+
+/// See [`Extras`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extra {
+    /// Virtual address ranges.
+    pub cidr_vips: Vec<NetworkCidr>,
+    /// Identities accepted from endpoints besides their own, as the control plane wrote them.
+    pub subject_alt_names: Vec<Arc<str>>,
+    /// Waypoint for traffic addressed to the service.
+    pub waypoint: Option<GatewayAddress>,
+    /// Waypoints to choose from by weight; overrides `waypoint` if the weights sum up to something.
+    pub weighted_waypoints: Vec<WeightedWaypoint>,
+    /// How to choose among endpoints.
+    pub load_balancer: Option<LoadBalancer>,
+}
+
+/// None of it.
+static PLAIN: Extra = Extra {
+    cidr_vips: Vec::new(),
+    subject_alt_names: Vec::new(),
+    waypoint: None,
+    weighted_waypoints: Vec::new(),
+    load_balancer: None,
+};
+
+impl Deref for Extras {
+    type Target = Extra;
+
+    fn deref(&self) -> &Extra {
+        self.0.as_deref().unwrap_or(&PLAIN)
+    }
+}
+
+impl DerefMut for Extras {
+    fn deref_mut(&mut self) -> &mut Extra {
+        self.0.get_or_insert_with(|| Box::new(PLAIN.clone()))
+    }
+}
+
+impl From<Extra> for Extras {
+    fn from(extra: Extra) -> Self {
+        Self((extra != PLAIN).then(|| Box::new(extra)))
+    }
+}
+
+impl PartialEq for Extras {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Extras {}
+
+impl fmt::Debug for Extras {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
 }
 
 impl Service {
@@ -51,17 +108,20 @@ impl Service {
             name: Text::default(),
             namespace: key.namespace,
             hostname: key.hostname,
-            vips: Vec::new(),
-            cidr_vips: Vec::new(),
+            vips: Few::default(),
             ports: PortMap::default(),
-            subject_alt_names: Vec::new(),
-            waypoint: None,
-            weighted_waypoints: Vec::new(),
-            load_balancer: None,
             ip_families: IpFamilies::Automatic,
             canonical: false,
             visibility: Visibility::Public,
+            extras: Extras::default(),
         }
+    }
+
+    /// The same with other [extras](Extras).
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Extra)) -> Self {
+        change(&mut self.extras);
+        self
     }
 
     /// The primary key.
@@ -71,7 +131,7 @@ impl Service {
 
     /// How endpoints are chosen, if the service says so.
     pub fn mode(&self) -> Mode {
-        self.load_balancer.as_ref().map_or(Mode::Standard, |lb| lb.mode)
+        self.extras.load_balancer.as_ref().map_or(Mode::Standard, |lb| lb.mode)
     }
 
     /// Whether a client of that namespace may see the service.
@@ -81,15 +141,18 @@ impl Service {
 
     /// The identities among `subject_alt_names`; the rest is skipped (spec data-plane 5.2, "U SANs").
     pub fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
-        self.subject_alt_names.iter().filter_map(|text| text.parse().ok())
+        self.extras.subject_alt_names.iter().filter_map(|text| text.parse().ok())
     }
 
     /// The waypoints that traffic to the service goes through, with their weights: the weighted ones if their weights
     /// sum up to more than 0, else the single one (spec state-and-dns 7.6).
     pub fn waypoints(&self) -> impl Iterator<Item = (&GatewayAddress, u32)> {
-        let weighted = self.weighted_waypoints.iter().any(|w| w.weight > 0);
-        let (many, one) =
-            if weighted { (&self.weighted_waypoints[..], None) } else { (&[][..], self.waypoint.as_deref()) };
+        let weighted = self.extras.weighted_waypoints.iter().any(|w| w.weight > 0);
+        let (many, one) = if weighted {
+            (&self.extras.weighted_waypoints[..], None)
+        } else {
+            (&[][..], self.extras.waypoint.as_ref())
+        };
         many.iter().map(|w| (&w.destination, w.weight)).chain(one.map(|w| (w, 1)))
     }
 }

@@ -14,6 +14,7 @@ use crate::service::Service;
 use crate::workload::Workload;
 
 mod addressed;
+mod by_key;
 mod by_uid;
 mod cidr;
 pub(crate) mod endpoints;
@@ -23,6 +24,7 @@ pub(crate) mod pool;
 mod slot;
 mod state;
 
+use by_key::{ByKey, Key};
 use by_uid::ByUid;
 use cidr::Cidrs;
 use endpoints::Endpoints;
@@ -41,7 +43,7 @@ pub struct View {
     addresses: addressed::Addressed<Workload>,
     /// Workloads that have a host name.
     hostnames: Map<NamespacedHostname, Slot<Workload>>,
-    services: Map<NamespacedHostname, Arc<Service>>,
+    services: Map<ByKey, ()>,
     services_by_hostname: Map<Hostname, Slot<Service>>,
     vips: addressed::Addressed<Service>,
     cidrs: Cidrs,
@@ -96,7 +98,7 @@ impl View {
 
     /// The service of that key.
     pub fn service(&self, key: &NamespacedHostname) -> Option<&Arc<Service>> {
-        self.services.get(key)
+        self.services.key(key as &dyn Key).map(|ByKey(service)| service)
     }
 
     /// The service that a client of that namespace means by a host name (spec state-and-dns 6.2).
@@ -151,7 +153,7 @@ impl View {
 
     /// Services that workloads say they belong to and that are not known, in no order.
     pub fn staged(&self) -> impl Iterator<Item = &NamespacedHostname> {
-        self.endpoints.keys().filter(|key| !self.services.contains_key(*key))
+        self.endpoints.keys().filter(|key| self.service(key).is_none())
     }
 
     /// The policy of that key.
@@ -177,7 +179,7 @@ impl View {
 
     /// All services, in no order.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Service>> {
-        self.services.values()
+        self.services.keys().map(|ByKey(service)| service)
     }
 
     /// All policies, in no order.

@@ -114,7 +114,7 @@ fn ports() -> PortMap {
 }
 
 fn service(i: u32) -> Service {
-    Service { vips: vec![address(0x0A60_0000 + i)], ports: ports(), ..Service::new(key(i)) }
+    Service { vips: [address(0x0A60_0000 + i)].into(), ports: ports(), ..Service::new(key(i)) }
 }
 
 fn workload(i: u32, revision: u32) -> Workload {

@@ -53,11 +53,8 @@ impl Asked<'_> {
         }
         let of_workloads = workloads.iter().filter_map(|workload| workload.waypoint.as_deref());
         let of_service = service.into_iter().flat_map(|service| {
-            service
-                .waypoint
-                .as_deref()
-                .into_iter()
-                .chain(service.weighted_waypoints.iter().map(|weighted| &weighted.destination))
+            let extras = &service.extras;
+            extras.waypoint.iter().chain(extras.weighted_waypoints.iter().map(|weighted| &weighted.destination))
         });
         let mut waypoints = of_workloads.chain(of_service);
         if waypoints.any(|waypoint| gateway::is_local(self.view, waypoint, self.destination, local)) {

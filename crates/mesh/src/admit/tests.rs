@@ -121,9 +121,8 @@ fn addresses_have_to_be_the_pods_own() {
 
 /// Something at 10.0.0.7 or 10.1.0.7 that is behind a waypoint.
 fn behind(by: &str) -> Vec<Change> {
-    let waypoint = Some(Box::new(gateway(by, 15008)));
-    let backend = Workload { waypoint: waypoint.clone(), ..pod("backend", &["10.0.0.7"]) };
-    let backends = Service { waypoint, ..service("backends", &["net1/10.1.0.7"], &[]) };
+    let backend = Workload { waypoint: Some(gateway(by, 15008).into()), ..pod("backend", &["10.0.0.7"]) };
+    let backends = service("backends", &["net1/10.1.0.7"], &[]).with(|extra| extra.waypoint = Some(gateway(by, 15008)));
     let other = service("other", &["net1/10.1.0.2"], &[]);
     vec![server().into(), web().into(), backend.into(), backends.into(), other.into()]
 }
@@ -159,8 +158,8 @@ fn what_a_waypoint_may_not_see_it_still_serves() {
     let hidden = || Service {
         namespace: "other".into(),
         visibility: Visibility::Namespace,
-        waypoint: Some(gateway("net1/10.0.0.2", 15008).into()),
         ..service("backends", &["net1/10.1.0.7"], &[])
+            .with(|extra| extra.waypoint = Some(gateway("net1/10.0.0.2", 15008)))
     };
     let through = "dial 10.0.0.2:80 from 10.0.0.1";
     check([("by its address", vec![server().into(), hidden().into()], "10.1.0.7:80", through)]);
@@ -169,10 +168,8 @@ fn what_a_waypoint_may_not_see_it_still_serves() {
 #[test]
 fn any_of_several_waypoints_takes_requests() {
     let one = |to: &str, weight| WeightedWaypoint { destination: gateway(to, 15008), weight };
-    let weighted = Service {
-        weighted_waypoints: vec![one("net1/10.0.0.3", 1), one("net1/10.0.0.2", 0)],
-        ..service("backends", &["net1/10.1.0.7"], &[])
-    };
+    let weighted = service("backends", &["net1/10.1.0.7"], &[])
+        .with(|extra| extra.weighted_waypoints = vec![one("net1/10.0.0.3", 1), one("net1/10.0.0.2", 0)]);
     check([(
         "even with weight 0, while connections drain",
         vec![server().into(), weighted.into()],
@@ -250,7 +247,7 @@ fn tunnelled(protocol: TunnelProtocol, port: Option<u16>) -> Vec<Change> {
 #[test]
 fn application_tunnels_decide_port_header_and_address() {
     use TunnelProtocol::{None as Bare, Proxy};
-    let no_vip = || Service { vips: vec![], ..web() };
+    let no_vip = || Service { vips: [].into(), ..web() };
     let without_vip = |protocol| {
         let mut all = tunnelled(protocol, Some(15088));
         all.push(no_vip().into());
@@ -303,7 +300,9 @@ fn application_tunnels_decide_port_header_and_address() {
 #[test]
 fn the_only_vip_may_be_of_another_network() {
     let mut all = tunnelled(TunnelProtocol::Proxy, Some(15088));
-    all.push(Service { vips: vec!["net2/fd09::1".parse().unwrap(), "net2/10.9.0.1".parse().unwrap()], ..web() }.into());
+    all.push(
+        Service { vips: ["net2/fd09::1", "net2/10.9.0.1"].map(|vip| vip.parse().unwrap()).into(), ..web() }.into(),
+    );
     let told = admit(&view(all), &request("web.example:80"), &settings()).unwrap().proxy_header().unwrap().destination;
     assert_eq!(told, socket("10.9.0.1:80"));
 }

@@ -38,7 +38,7 @@ fn chosen(changes: impl IntoIterator<Item = Change>, source: &str) -> Vec<String
 
 fn web(mode: Mode, preferences: &[Scope]) -> Service {
     let lb = LoadBalancer { preferences: preferences.to_vec(), mode, health: HealthPolicy::OnlyHealthy };
-    Service { load_balancer: Some(lb.into()), ..service("web", &["net1/10.1.0.1"], &[(80, 8080)]) }
+    service("web", &["net1/10.1.0.1"], &[(80, 8080)]).with(|extra| extra.load_balancer = Some(lb))
 }
 
 fn client() -> Workload {
@@ -163,7 +163,7 @@ fn health_matters_unless_the_service_takes_all() {
     let well = || server("well", "10.0.0.3").at("us", "b");
     let only_healthy = web(Mode::Failover, &[Scope::Region]);
     let mut any = only_healthy.clone();
-    any.load_balancer.as_mut().unwrap().health = HealthPolicy::AllowAll;
+    any.extras.load_balancer.as_mut().unwrap().health = HealthPolicy::AllowAll;
     let all = |service: Service| [service.into(), client().into(), ill().into(), well().into()];
     assert_eq!(chosen(all(only_healthy.clone()), "client"), ["well"]);
     assert_eq!(chosen(all(any.clone()), "client"), ["ill"]);
@@ -249,7 +249,7 @@ fn a_named_port_is_served_by_those_that_define_it_with_their_shares() {
 /// The choice straight from spec state-and-dns 7.3 to 7.5, from the objects themselves.
 fn naive(service: &Service, workloads: &[Workload], source: &Workload, port: u16, rule: PortRule) -> Chances {
     let key = service.key();
-    let health = service.load_balancer.as_ref().map_or(HealthPolicy::OnlyHealthy, |lb| lb.health);
+    let health = service.extras.load_balancer.as_ref().map_or(HealthPolicy::OnlyHealthy, |lb| lb.health);
     let declared = service.ports.get(port);
     let mut ranked: Vec<(usize, &Workload)> = Vec::new();
     for w in workloads {
@@ -266,7 +266,7 @@ fn naive(service: &Service, workloads: &[Workload], source: &Workload, port: u16
         }
         let mut rank = 0;
         let mut all_match = true;
-        if let Some(lb) = service.load_balancer.as_ref().filter(|lb| lb.mode != Mode::Standard) {
+        if let Some(lb) = service.extras.load_balancer.as_ref().filter(|lb| lb.mode != Mode::Standard) {
             let mut walking = true;
             for (index, scope) in lb.preferences.iter().enumerate() {
                 let same = value(*scope, w) == value(*scope, source);
@@ -335,10 +335,10 @@ fn random_service(seed: &mut Seed) -> Service {
     let mut service = web(seed.pick(&modes), &preferences);
     service.ports = ports(seed.pick(&[&[(80, 8080), (90, 0)][..], &[(80, 0)], &[]]));
     if seed.one_in(3) {
-        service.load_balancer.as_mut().unwrap().health = HealthPolicy::AllowAll;
+        service.extras.load_balancer.as_mut().unwrap().health = HealthPolicy::AllowAll;
     }
     if seed.one_in(5) {
-        service.load_balancer = None;
+        service.extras.load_balancer = None;
     }
     service
 }

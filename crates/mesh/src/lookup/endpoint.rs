@@ -39,7 +39,7 @@ fn of_service<'a>(question: &Question<'a>, labels: &str) -> Option<&'a Arc<Workl
         None => called(question, service, first),
     };
     // Whether endpoints that are not ready have names is for the cluster's own resolver to say.
-    let all = service.load_balancer.as_ref().is_some_and(|lb| lb.health == HealthPolicy::AllowAll);
+    let all = service.extras.load_balancer.as_ref().is_some_and(|lb| lb.health == HealthPolicy::AllowAll);
     found.filter(|workload| all || workload.status == Health::Healthy)
 }
 

@@ -111,7 +111,7 @@ impl Script {
 }
 
 fn service(name: &str, words: &[&str]) -> Service {
-    let mut service = Service::new(key(name));
+    let (mut service, mut vips) = (Service::new(key(name)), Vec::new());
     for word in words {
         match *word {
             "canonical" => service.canonical = true,
@@ -121,18 +121,18 @@ fn service(name: &str, words: &[&str]) -> Service {
             "all-endpoints" => {
                 let health = HealthPolicy::AllowAll;
                 let balancer = LoadBalancer { preferences: Vec::new(), mode: Mode::Standard, health };
-                service.load_balancer = Some(balancer.into());
+                service.extras.load_balancer = Some(balancer);
             }
             range if range.matches('/').count() == 2 => {
                 let (network, cidr) = range.split_once('/').unwrap();
                 let cidr = cidr.parse().unwrap();
-                service.cidr_vips.push(crate::service::NetworkCidr { network: network.into(), cidr });
+                service.extras.cidr_vips.push(crate::service::NetworkCidr { network: network.into(), cidr });
             }
-            vip if vip.contains('/') => service.vips.push(vip.parse().unwrap()),
-            vip => service.vips.push(format!("{NETWORK}/{vip}").parse().unwrap()),
+            vip if vip.contains('/') => vips.push(vip.parse().unwrap()),
+            vip => vips.push(format!("{NETWORK}/{vip}").parse().unwrap()),
         }
     }
-    service
+    Service { vips: vips.into_iter().collect(), ..service }
 }
 
 fn workload(name: &str, words: &[&str]) -> Workload {

@@ -104,7 +104,7 @@ pub(super) fn web() -> Service {
 
 fn balanced(service: Service, mode: Mode) -> Service {
     let lb = LoadBalancer { preferences: vec![], mode, health: Default::default() };
-    Service { load_balancer: Some(lb.into()), ..service }
+    service.with(|extra| extra.load_balancer = Some(lb))
 }
 
 #[test]
@@ -155,8 +155,7 @@ fn calls_to_ourselves_are_refused() {
 #[test]
 fn services_by_address() {
     let ill = || Workload { status: Health::Unhealthy, ..server() };
-    let sans =
-        || Service { subject_alt_names: vec!["spiffe://td/ns/a/sa/extra".into(), "no identity".into()], ..web() };
+    let sans = || web().with(|e| e.subject_alt_names = vec!["spiffe://td/ns/a/sa/extra".into(), "no identity".into()]);
     let hidden = |namespace: &str| Service { namespace: namespace.into(), visibility: Visibility::Namespace, ..web() };
     let through = "hbone 10.0.0.2:15008 for 10.0.0.2:8080 of server; workload server; service web.example";
     check([
@@ -189,7 +188,8 @@ fn services_by_address() {
 #[test]
 fn passthrough_services_are_left_alone() {
     let passthrough = || balanced(web(), Mode::Passthrough);
-    let range = || Service { cidr_vips: vec![range("10.0.0.0/8")], vips: vec![], ..passthrough() };
+    let range =
+        || Service { vips: [].into(), ..passthrough() }.with(|extra| extra.cidr_vips = vec![range("10.0.0.0/8")]);
     check([
         ("by VIP", vec![passthrough().into(), server().into()], "10.1.0.1:80", "tcp 10.1.0.1:80"),
         ("by range", vec![range().into()], "10.2.3.4:443", "tcp 10.2.3.4:443"),
@@ -208,10 +208,10 @@ fn range(cidr: &str) -> crate::service::NetworkCidr {
 
 #[test]
 fn an_address_has_one_meaning() {
-    let pod_and_vip = || Service { vips: vec!["net1/10.0.0.2".parse().unwrap()], ..web() };
+    let pod_and_vip = || Service { vips: ["net1/10.0.0.2".parse().unwrap()].into(), ..web() };
     let waypoint = || pod("waypoint", &["10.0.0.9"]);
-    let guarded = || Service { waypoint: Some(gateway("net1/10.0.0.9", 15008).into()), ..pod_and_vip() };
-    let ranged = |cidr| Service { vips: vec![], cidr_vips: vec![range(cidr)], ..web() };
+    let guarded = || pod_and_vip().with(|extra| extra.waypoint = Some(gateway("net1/10.0.0.9", 15008)));
+    let ranged = |cidr| Service { vips: [].into(), ..web() }.with(|extra| extra.cidr_vips = vec![range(cidr)]);
     let by_service = "hbone 10.0.0.2:15008 for 10.0.0.2:8080 of server; workload server; service web.example";
     check([
         ("a VIP goes before a pod", vec![pod_and_vip().into(), server().into()], "10.0.0.2:80", by_service),
@@ -248,7 +248,7 @@ fn addresses_follow_the_families_of_service_and_target() {
     let dual = || pod("server", &["10.0.0.2", "fd00::2", "10.0.0.3"]).of("ns/web.example", &[]);
     let v4_only = || pod("server", &["10.0.0.2"]).of("ns/web.example", &[]);
     let vips = |ip_families| Service {
-        vips: vec!["net1/10.1.0.1".parse().unwrap(), "net1/fd01::1".parse().unwrap(), "net1/10.0.0.3".parse().unwrap()],
+        vips: ["net1/10.1.0.1", "net1/fd01::1", "net1/10.0.0.3"].map(|vip| vip.parse().unwrap()).into(),
         ip_families,
         ..web()
     };
@@ -362,7 +362,7 @@ fn an_unknown_address_is_asked_for_once_if_there_is_anybody_to_ask() {
 
 #[test]
 fn a_node_in_another_network_than_its_workload_does_not_turn_services_into_strangers() {
-    let far = Service { vips: vec!["net9/10.1.0.1".parse().unwrap()], ..web() };
+    let far = Service { vips: ["net9/10.1.0.1".parse().unwrap()].into(), ..web() };
     let view = view([client().into(), far.into(), Workload { network: "net9".into(), ..server() }.into()]);
     let source = held(&view, "client");
     let misconfigured = RouteSettings { network: "net9".into(), ..settings() };
@@ -381,7 +381,9 @@ fn services_that_share_an_address_or_range() {
         ..balanced(web(), Mode::Standard)
     };
     let canonical = |namespace: &str, name: &str| Service { canonical: true, ..at(namespace, name) };
-    let ranged = |service: Service, cidr| Service { vips: vec![], cidr_vips: vec![range(cidr)], ..service };
+    let ranged = |service: Service, cidr| {
+        Service { vips: [].into(), ..service }.with(|extra| extra.cidr_vips = vec![range(cidr)])
+    };
     let hidden = |service: Service| Service { visibility: Visibility::Namespace, ..service };
     let cases: Vec<(&str, Vec<Service>, &str)> = vec![
         ("the client's namespace", vec![at("a", "x"), canonical("b", "y"), at("ns", "mine")], "mine.example"),

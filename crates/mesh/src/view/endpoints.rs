@@ -84,11 +84,11 @@ impl Endpoints {
 
     /// Takes over what the service says about load balancing.
     pub(super) fn plan(&mut self, service: &Service) {
-        let health = service.load_balancer.as_ref().map(|lb| lb.health).unwrap_or_default();
+        let health = service.extras.load_balancer.as_ref().map(|lb| lb.health).unwrap_or_default();
         // Passthrough means something to who dials the VIP only; whoever gets here by name gets failover
         // (spec state-and-dns 7.2).
         let wanted =
-            service.load_balancer.as_ref().filter(|lb| lb.mode != Mode::Standard && !lb.preferences.is_empty());
+            service.extras.load_balancer.as_ref().filter(|lb| lb.mode != Mode::Standard && !lb.preferences.is_empty());
         let same = self.preferences() == wanted.map(|lb| (&lb.preferences[..], lb.mode));
         if same && health == self.health {
             return;

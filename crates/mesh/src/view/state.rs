@@ -7,6 +7,7 @@ mod load;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::by_key::{ByKey, Key};
 use super::by_uid::ByUid;
 use super::endpoints::Endpoints;
 use super::pool::Member;
@@ -188,7 +189,7 @@ impl State {
 
     fn put_service(&mut self, service: Arc<Service>) {
         let key = service.key();
-        if let Some(old) = self.view.services.get(&key).cloned() {
+        if let Some(old) = self.view.service(&key).cloned() {
             self.forget_service(&old, Some(&service));
         }
         let view = &mut self.view;
@@ -196,21 +197,21 @@ impl State {
         for vip in &service.vips {
             view.vips.put(vip, &service);
         }
-        for range in &service.cidr_vips {
+        for range in &service.extras.cidr_vips {
             view.cidrs.put(range, &service);
         }
         if let Some(endpoints) = view.endpoints.get_mut(&key) {
             Arc::make_mut(endpoints).plan(&service);
         }
-        view.services.insert_mut(key, service);
+        view.services.insert_mut(ByKey(service), ());
     }
 
     fn remove_service(&mut self, key: &NamespacedHostname) -> bool {
-        let Some(old) = self.view.services.get(key).cloned() else {
+        let Some(old) = self.view.service(key).cloned() else {
             return false;
         };
         self.forget_service(&old, None);
-        self.view.services.remove_mut(key)
+        self.view.services.remove_mut(key as &dyn Key)
     }
 
     /// Takes a service out of every index where `next`, its newer version, will not be. Its endpoints stay.
@@ -224,8 +225,8 @@ impl State {
                 view.vips.remove(vip, old);
             }
         }
-        for range in &old.cidr_vips {
-            if !next.is_some_and(|next| next.cidr_vips.contains(range)) {
+        for range in &old.extras.cidr_vips {
+            if !next.is_some_and(|next| next.extras.cidr_vips.contains(range)) {
                 view.cidrs.remove(range, old);
             }
         }
@@ -254,7 +255,7 @@ fn join(view: &mut View, workload: &Arc<Workload>, index: usize) {
     match view.endpoints.get_mut(&membership.service) {
         Some(endpoints) => Arc::make_mut(endpoints).put(member),
         None => {
-            let service = view.services.get(&membership.service);
+            let service = view.service(&membership.service);
             let mut endpoints = Endpoints::new(service.map(|service| &**service));
             endpoints.put(member);
             view.endpoints.insert_mut(membership.service.clone(), Arc::new(endpoints));

@@ -168,7 +168,7 @@ fn ranges_follow_their_service() {
     let mut state = State::new(None);
     let ranged = |ranges: &[&str]| {
         let cidr = |text: &&str| NetworkCidr { network: NETWORK.into(), cidr: text.parse().unwrap() };
-        Service { cidr_vips: ranges.iter().map(cidr).collect(), ..service("web", &[], &[]) }
+        service("web", &[], &[]).with(|extra| extra.cidr_vips = ranges.iter().map(cidr).collect())
     };
     let covers = |view: &View, ip: &str| view.service_at(&at(ip), None).is_some();
     let view = apply(&mut state, [ranged(&["10.0.0.9/8", "fd00::/8"]).into()]);
@@ -310,14 +310,13 @@ fn random_change(seed: &mut Seed) -> Change {
             changed.vips = (0..seed.below(3)).map(|_| random(seed)).collect();
             let ranges = ["10.0.0.0/8", "10.1.0.0/16", "fd00::/8"];
             let cidr = |seed: &mut Seed| seed.pick(&ranges).parse().unwrap();
-            changed.cidr_vips =
+            changed.extras.cidr_vips =
                 (0..seed.below(3)).map(|_| NetworkCidr { network: NETWORK.into(), cidr: cidr(seed) }).collect();
-            let balancer = seed.one_in(2).then(|| LoadBalancer {
+            changed.extras.load_balancer = seed.one_in(2).then(|| LoadBalancer {
                 preferences: vec![Scope::Network, Scope::Zone],
                 mode: Mode::Failover,
                 health: seed.pick(&[HealthPolicy::OnlyHealthy, HealthPolicy::AllowAll]),
             });
-            changed.load_balancer = balancer.map(Box::new);
             changed.into()
         }
         _ => {

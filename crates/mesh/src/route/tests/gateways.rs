@@ -22,7 +22,7 @@ fn gate_service() -> Service {
 }
 
 fn vouched(service: Service) -> Service {
-    Service { subject_alt_names: vec!["spiffe://td/ns/a/sa/vouched".into()], ..service }
+    service.with(|extra| extra.subject_alt_names = vec!["spiffe://td/ns/a/sa/vouched".into()])
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_gateway_of_the_same_network_is_ignored() {
 fn failover_leaves_the_network_only_when_nobody_is_left() {
     let failover = || {
         let lb = LoadBalancer { preferences: vec![Scope::Network], mode: Mode::Failover, health: Default::default() };
-        Service { load_balancer: Some(lb.into()), ..web() }
+        web().with(|extra| extra.load_balancer = Some(lb))
     };
     let ill = || Workload { status: Health::Unhealthy, ..server() };
     let with = |local: Workload| vec![failover().into(), local.into(), remote("net2/20.0.0.9").into(), gate().into()];
@@ -202,14 +202,14 @@ fn failover_leaves_the_network_only_when_nobody_is_left() {
 
 #[test]
 fn a_remote_waypoint_is_reached_by_its_gateway() {
-    let guarded = || Service { waypoint: Some(gateway("ns/way.example", 15008).into()), ..vouched(web()) };
+    let guarded = || vouched(web()).with(|extra| extra.waypoint = Some(gateway("ns/way.example", 15008)));
     let way = || service("way", &[], &[(15008, 15008)]);
     let waypoint = || Workload {
         network: "net2".into(),
         network_gateway: Some(gateway("net2/20.0.0.9", 15009).into()),
         ..pod("waypoint", &["20.0.0.8"]).of("ns/way.example", &[])
     };
-    let other = |service: Service| Service { subject_alt_names: vec!["spiffe://td/ns/a/sa/way".into()], ..service };
+    let other = |service: Service| service.with(|e| e.subject_alt_names = vec!["spiffe://td/ns/a/sa/way".into()]);
     check([
         (
             "for a service",
@@ -233,7 +233,7 @@ fn a_remote_waypoint_is_reached_by_its_gateway() {
 
 #[test]
 fn a_remote_waypoint_without_a_gateway_is_out_of_reach() {
-    let guarded = || Service { waypoint: Some(gateway("ns/way.example", 15008).into()), ..web() };
+    let guarded = || web().with(|extra| extra.waypoint = Some(gateway("ns/way.example", 15008)));
     let waypoint = || Workload { network: "net2".into(), ..pod("waypoint", &["20.0.0.8"]).of("ns/way.example", &[]) };
     check([(
         "nobody is asked instead of it",
@@ -262,10 +262,8 @@ fn a_gateway_is_dialled_in_the_family_of_its_reference_or_else_of_the_target() {
 
 #[test]
 fn identities_that_are_none_are_passed_over() {
-    let sans = |service: Service| Service {
-        subject_alt_names: vec!["gate.example".into(), "spiffe://td/ns/a/sa/vouched".into()],
-        ..service
-    };
+    let names = || vec!["gate.example".into(), "spiffe://td/ns/a/sa/vouched".into()];
+    let sans = |service: Service| service.with(|extra| extra.subject_alt_names = names());
     check([(
         "of the service and of the gateway's",
         vec![sans(web()).into(), remote("ns/gate.example").into(), gate().into(), sans(gate_service()).into()],

@@ -18,7 +18,7 @@ fn guarded_pod(by: &str) -> Workload {
 }
 
 fn guarded_service(by: &str) -> Service {
-    Service { waypoint: Some(gateway(by, 15008).into()), ..web() }
+    web().with(|extra| extra.waypoint = Some(gateway(by, 15008)))
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn traffic_to_a_service_goes_through_its_waypoint() {
     let by =
         |reference: &str| vec![guarded_service(reference).into(), server().into(), waypoint().into(), way().into()];
     let passthrough = || balanced(guarded_service("net1/10.0.0.9"), Mode::Passthrough);
-    let sans = || Service { subject_alt_names: vec!["spiffe://td/ns/a/sa/extra".into()], ..way() };
+    let sans = || way().with(|extra| extra.subject_alt_names = vec!["spiffe://td/ns/a/sa/extra".into()]);
     check([
         (
             "by its address",
@@ -250,11 +250,10 @@ fn a_waypoint_known_under_two_keys_is_still_itself() {
 
 fn weighted(weights: &[(&str, u32)], single: Option<&str>) -> Service {
     let one = |(to, weight): &(&str, u32)| WeightedWaypoint { destination: gateway(to, 15008), weight: *weight };
-    Service {
-        waypoint: single.map(|to| gateway(to, 15008).into()),
-        weighted_waypoints: weights.iter().map(one).collect(),
-        ..web()
-    }
+    web().with(|extra| {
+        extra.waypoint = single.map(|to| gateway(to, 15008));
+        extra.weighted_waypoints = weights.iter().map(one).collect();
+    })
 }
 
 #[test]

@@ -93,9 +93,10 @@ fn workload(workload: &mesh::Workload) -> DumpedWorkload {
 }
 
 fn service(view: &View, service: &mesh::Service) -> Service {
+    let extras = &service.extras;
     Service {
         canonical: service.canonical,
-        cidr_vips: service
+        cidr_vips: extras
             .cidr_vips
             .iter()
             .map(|range| Cidr { cidr: range.cidr, network: range.network.shared().clone() })
@@ -108,7 +109,7 @@ fn service(view: &View, service: &mesh::Service) -> Service {
             mesh::service::IpFamilies::Ipv4Only => Some(IpFamilies::Ipv4),
             mesh::service::IpFamilies::Ipv6Only => Some(IpFamilies::Ipv6),
         },
-        load_balancer: service.load_balancer.as_ref().map(|lb| LoadBalancer {
+        load_balancer: extras.load_balancer.as_ref().map(|lb| LoadBalancer {
             health_policy: lb.health.into(),
             mode: lb.mode.into(),
             routing_preferences: lb.preferences.iter().map(|scope| (*scope).into()).collect(),
@@ -116,11 +117,11 @@ fn service(view: &View, service: &mesh::Service) -> Service {
         name: service.name.as_str().into(),
         namespace: service.namespace.shared().clone(),
         ports: Ports::from(&service.ports),
-        subject_alt_names: service.subject_alt_names.clone(),
+        subject_alt_names: extras.subject_alt_names.clone(),
         vips: service.vips.iter().cloned().map(Vip).collect(),
         visibility: service.visibility.into(),
-        waypoint: service.waypoint.as_deref().map(gateway),
-        weighted_waypoints: service
+        waypoint: extras.waypoint.as_ref().map(gateway),
+        weighted_waypoints: extras
             .weighted_waypoints
             .iter()
             .map(|one| WeightedWaypoint { destination: gateway(&one.destination), weight: one.weight })

@@ -39,19 +39,20 @@ fn run(text: &str) {
             [] => {}
             ["reset"] => services.clear(),
             ["service", name, vips @ ..] => {
-                let mut service = Service::new(name.parse().unwrap());
+                let mut addresses = Vec::new();
                 for vip in vips {
                     match vip.split_once('*') {
                         // 10.0.0.0*40 stands for so many addresses.
                         Some((first, count)) => {
                             let first = u32::from(first.parse::<Ipv4Addr>().unwrap());
                             let all = first..first + count.parse::<u32>().unwrap();
-                            service.vips.extend(all.map(|n| format!("/{}", Ipv4Addr::from(n)).parse().unwrap()));
+                            addresses.extend(all.map(|n| format!("/{}", Ipv4Addr::from(n)).parse().unwrap()));
                         }
-                        None => service.vips.push(format!("/{vip}").parse().unwrap()),
+                        None => addresses.push(format!("/{vip}").parse().unwrap()),
                     }
                 }
-                services.push(service.into());
+                let vips = addresses.into_iter().collect();
+                services.push(Service { vips, ..Service::new(name.parse().unwrap()) }.into());
             }
             _ => panic!("line {}: {line}", number + 1),
         }

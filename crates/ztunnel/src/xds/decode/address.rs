@@ -8,7 +8,9 @@ use istio_api::borrowed;
 use istio_api::workload as wire;
 use istio_api::workload::gateway_address::Destination;
 use mesh::name::Text;
-use mesh::service::{HealthPolicy, IpFamilies, LoadBalancer, Mode, NetworkCidr, Scope, Visibility, WeightedWaypoint};
+use mesh::service::{
+    Extra, HealthPolicy, IpFamilies, LoadBalancer, Mode, NetworkCidr, Scope, Visibility, WeightedWaypoint,
+};
 use mesh::workload::{
     ApplicationTunnel, DEFAULT_CAPACITY, DEFAULT_CLUSTER, DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN,
     GatewayDestination, Health, Membership, NetworkMode, Protocol, TunnelProtocol, WorkloadType,
@@ -101,17 +103,19 @@ pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service,
         weighted_waypoints.push(WeightedWaypoint { destination, weight: waypoint.weight });
     }
     let ports = ports(s.ports.iter().map(|port| (port.service_port, port.target_port)))?;
+    let extra = Extra {
+        cidr_vips: cidr_vips.into_iter().collect(),
+        subject_alt_names: s.subject_alt_names.iter().map(|name| names.get(name)).collect(),
+        waypoint: s.waypoint.map(|waypoint| gateway(waypoint, names)).transpose()?,
+        weighted_waypoints,
+        load_balancer: s.load_balancing.map(|lb| load_balancer(&lb)).transpose()?,
+    };
     Ok(Service {
         name: Text::part_of(key.hostname.shared(), &s.name),
         namespace: key.namespace,
         hostname: key.hostname,
-        vips: exactly(vips),
-        cidr_vips: exactly(cidr_vips),
+        vips: vips.into_iter().collect(),
         ports: names.ports(ports),
-        subject_alt_names: s.subject_alt_names.iter().map(|name| names.get(name)).collect(),
-        waypoint: s.waypoint.map(|waypoint| gateway(waypoint, names)).transpose()?.map(Box::new),
-        weighted_waypoints,
-        load_balancer: s.load_balancing.map(|lb| load_balancer(&lb)).transpose()?.map(Box::new),
         ip_families: match known("ip_families", s.ip_families)? {
             wire::IpFamilies::Automatic => IpFamilies::Automatic,
             wire::IpFamilies::Ipv4Only => IpFamilies::Ipv4Only,
@@ -124,6 +128,7 @@ pub(super) fn service(s: wire::Service, names: &mut Interner) -> Result<Service,
             Ok(wire::service::Visibility::Namespace) => Visibility::Namespace,
             Ok(wire::service::Visibility::Public) | Err(_) => Visibility::Public,
         },
+        extras: extra.into(),
     })
 }
 
@@ -191,13 +196,6 @@ fn gateway(gateway: wire::GatewayAddress, names: &mut Interner) -> Result<Gatewa
         }
     };
     Ok(GatewayAddress { destination, hbone_port: port("hbone_mtls_port", gateway.hbone_mtls_port)? })
-}
-
-/// A list without room for more: collected, it would have room for four.
-fn exactly<T>(all: BTreeSet<T>) -> Vec<T> {
-    let mut list = Vec::with_capacity(all.len());
-    list.extend(all);
-    list
 }
 
 fn ports(pairs: impl Iterator<Item = (u32, u32)>) -> Result<PortMap, Rejection> {

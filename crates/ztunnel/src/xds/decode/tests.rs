@@ -157,7 +157,8 @@ fn gateways_have_a_destination() {
     assert_eq!(service(|s| s.weighted_waypoints = weighted(None)).map(|_| ()), why);
     let name = wire::NamespacedHostname { namespace: "ns".into(), hostname: "WAY.ns".into() };
     let by_name = wire::GatewayAddress { destination: Some(Destination::Hostname(name)), hbone_mtls_port: 15008 };
-    let waypoint = service(|s| s.weighted_waypoints = weighted(Some(by_name))).unwrap().weighted_waypoints;
+    let waypoint =
+        service(|s| s.weighted_waypoints = weighted(Some(by_name))).unwrap().extras.weighted_waypoints.clone();
     assert_eq!(waypoint[0].destination.destination, GatewayDestination::Hostname("ns/way.ns".parse().unwrap()));
 }
 
@@ -173,7 +174,7 @@ fn vips_are_hosts_or_ranges_and_one_that_is_listed_twice_counts_once() {
     })
     .unwrap();
     assert_eq!(s.vips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["net/10.0.0.1", "net/::"]);
-    assert_eq!(s.cidr_vips.iter().map(|c| c.cidr.to_string()).collect::<Vec<_>>(), ["10.1.0.0/16"]);
+    assert_eq!(s.extras.cidr_vips.iter().map(|c| c.cidr.to_string()).collect::<Vec<_>>(), ["10.1.0.0/16"]);
     for (address, length, text) in [(&[10, 0, 0, 1][..], 33, "10.0.0.1/33"), (&[10, 0, 0, 1], 288, "10.0.0.1/288")] {
         let why = service(|s| s.addresses = vec![network_address(address, Some(length))]).unwrap_err();
         assert_eq!(why, format!("invalid cidr: {text}"));

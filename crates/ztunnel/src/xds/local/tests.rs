@@ -81,15 +81,15 @@ fn the_services_of_the_example_load() {
     assert_eq!(cart.vips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["net1/10.96.1.10", "net1/fd00:96::10"]);
     assert_eq!(cart.ports.iter().collect::<Vec<_>>(), [(80, 8080), (9090, 0)]);
     assert_eq!((cart.ip_families, cart.canonical, cart.visibility), (IpFamilies::Dual, true, Visibility::Public));
-    let lb = cart.load_balancer.as_ref().unwrap();
+    let lb = cart.extras.load_balancer.as_ref().unwrap();
     assert_eq!((lb.mode, lb.health), (Mode::Failover, HealthPolicy::OnlyHealthy));
     assert_eq!(lb.preferences, [Scope::Network, Scope::Region, Scope::Zone]);
-    let waypoint = cart.waypoint.as_ref().unwrap();
+    let waypoint = cart.extras.waypoint.as_ref().unwrap();
     assert_eq!(waypoint.destination.to_string(), "shop/waypoint.shop.svc.cluster.local");
     assert_eq!(waypoint.hbone_port, 15008);
     assert_eq!(legacy.visibility, Visibility::Namespace);
-    assert_eq!(range.cidr_vips[0].cidr.to_string(), "10.200.0.0/16");
-    assert_eq!(range.cidr_vips[0].network.as_str(), "net1");
+    assert_eq!(range.extras.cidr_vips[0].cidr.to_string(), "10.200.0.0/16");
+    assert_eq!(range.extras.cidr_vips[0].network.as_str(), "net1");
 }
 
 #[test]
@@ -269,5 +269,5 @@ services:
 fn keys_that_mean_nothing_are_ignored_where_they_always_were() {
     let all = workloads(&workload("locality: {region: a, zone: b, subzone: c, planet: earth}"));
     assert_eq!(&*all[0].locality.region, "a");
-    assert_eq!(services(&service("cidrVips: [{network: a, cidr: 10.0.0.0/8, note: x}]"))[0].cidr_vips.len(), 1);
+    assert_eq!(services(&service("cidrVips: [{network: a, cidr: 10.0.0.0/8, note: x}]"))[0].extras.cidr_vips.len(), 1);
 }

@@ -6,7 +6,10 @@ use mesh::name::Text;
 use mesh::policy::{Clause, DryRun, Group, List, Rule};
 use mesh::workload::{DEFAULT_CLUSTER, DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN, Membership, WorkloadType};
 
-use super::{Gateway, IpFamilies, Match, Policy, Service, ServiceAccountMatch, StaticWorkload, StringMatch};
+use super::{
+    Cidr, Gateway, IpFamilies, Match, Policy, Service, ServiceAccountMatch, StaticWorkload, StringMatch,
+    WeightedWaypoint,
+};
 
 /// A name, or what the control plane takes for it where it is not given.
 fn or<T: From<Arc<str>>>(text: Arc<str>, default: &str) -> T {
@@ -64,35 +67,28 @@ impl From<StaticWorkload> for mesh::Workload {
 
 impl From<Service> for mesh::Service {
     fn from(shape: Service) -> Self {
+        let range = |range: Cidr| mesh::service::NetworkCidr { network: range.network.into(), cidr: range.cidr };
+        let waypoint = |weighted: WeightedWaypoint| mesh::service::WeightedWaypoint {
+            destination: weighted.destination.into(),
+            weight: weighted.weight,
+        };
+        let extra = mesh::service::Extra {
+            cidr_vips: shape.cidr_vips.into_iter().map(range).collect(),
+            subject_alt_names: shape.subject_alt_names,
+            waypoint: shape.waypoint.map(Into::into),
+            weighted_waypoints: shape.weighted_waypoints.into_iter().map(waypoint).collect(),
+            load_balancer: shape.load_balancer.map(|lb| mesh::service::LoadBalancer {
+                preferences: lb.routing_preferences.into_iter().map(Into::into).collect(),
+                mode: lb.mode.into(),
+                health: lb.health_policy.into(),
+            }),
+        };
         Self {
             name: shape.name.into(),
             namespace: shape.namespace.into(),
             hostname: shape.hostname.as_ref().into(),
             vips: shape.vips.into_iter().map(|vip| vip.0).collect(),
-            cidr_vips: shape
-                .cidr_vips
-                .into_iter()
-                .map(|range| mesh::service::NetworkCidr { network: range.network.into(), cidr: range.cidr })
-                .collect(),
             ports: shape.ports.into(),
-            subject_alt_names: shape.subject_alt_names,
-            waypoint: shape.waypoint.map(|waypoint| Box::new(waypoint.into())),
-            weighted_waypoints: shape
-                .weighted_waypoints
-                .into_iter()
-                .map(|weighted| mesh::service::WeightedWaypoint {
-                    destination: weighted.destination.into(),
-                    weight: weighted.weight,
-                })
-                .collect(),
-            load_balancer: shape
-                .load_balancer
-                .map(|lb| mesh::service::LoadBalancer {
-                    preferences: lb.routing_preferences.into_iter().map(Into::into).collect(),
-                    mode: lb.mode.into(),
-                    health: lb.health_policy.into(),
-                })
-                .map(Box::new),
             ip_families: match shape.ip_families {
                 None => mesh::service::IpFamilies::Automatic,
                 Some(IpFamilies::Dual) => mesh::service::IpFamilies::Dual,
@@ -101,6 +97,7 @@ impl From<Service> for mesh::Service {
             },
             canonical: shape.canonical,
             visibility: shape.visibility.into(),
+            extras: extra.into(),
         }
     }
 }
@@ -117,7 +114,7 @@ impl From<Policy> for mesh::Policy {
         let rule = |clauses: Vec<Vec<Match>>| Rule { clauses: clauses.into_iter().map(clause).collect() };
         Self {
             key: format!("{}/{}", shape.namespace, shape.name).into(),
-            name: shape.name.into(),
+            name: shape.name,
             namespace: shape.namespace.into(),
             scope: shape.scope.into(),
             action: shape.action.into(),
