@@ -27,6 +27,9 @@ const FOREIGN_PORTS: RangeInclusive<u16> = 1024..=32767;
 /// How many of them are tried. A destination that has most of them in use from one client is rare, and not lost then.
 const FOREIGN_PORT_ATTEMPTS: usize = 8;
 
+/// What decides about a socket's options besides its addresses.
+type How<'a> = (&'a Hop, FirstBytes);
+
 /// Makes connections from the namespace of one pod.
 #[derive(Debug, Clone)]
 pub struct Dialer {
@@ -34,6 +37,15 @@ pub struct Dialer {
     mark: Option<u32>,
     peers: Liveness,
     apps: Liveness,
+}
+
+/// Who is known to speak first on a connection to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstBytes {
+    /// We do, as soon as it is there.
+    Ours,
+    /// Anybody.
+    Unknown,
 }
 
 impl Dialer {
@@ -53,8 +65,8 @@ impl Dialer {
     ///
     /// # Errors
     /// The kernel's, or kind `TimedOut` after [`DIAL_TIMEOUT`].
-    pub async fn dial(&self, permit: &Permit) -> io::Result<TcpStream> {
-        self.dial_within(permit, DIAL_TIMEOUT).await
+    pub async fn dial(&self, permit: &Permit, first_bytes: FirstBytes) -> io::Result<TcpStream> {
+        self.establish(permit, DIAL_TIMEOUT, first_bytes).await
     }
 
     /// The same within a time that may be shorter than [`DIAL_TIMEOUT`].
@@ -62,6 +74,10 @@ impl Dialer {
     /// # Errors
     /// The kernel's, or kind `TimedOut`.
     pub async fn dial_within(&self, permit: &Permit, patience: Duration) -> io::Result<TcpStream> {
+        self.establish(permit, patience, FirstBytes::Unknown).await
+    }
+
+    async fn establish(&self, permit: &Permit, patience: Duration, first: FirstBytes) -> io::Result<TcpStream> {
         let destination = permit.hop().dial();
         let kept = match permit.grant() {
             Grant::Inbound(admission, _) => admission.source_ip(),
@@ -73,15 +89,17 @@ impl Dialer {
         let outcome = match permit.grant() {
             Grant::Outbound(route) if !route.others.is_empty() => {
                 let all: Vec<SocketAddr> = std::iter::once(destination).chain(route.others.iter().copied()).collect();
-                timeout(patience, race::first(&all, &|address| self.connect(None, address, &hop))).await
+                timeout(patience, race::first(&all, &|address| self.connect(None, address, (&hop, first)))).await
             }
-            Grant::Outbound(_) | Grant::Inbound(..) => timeout(patience, self.connect(source, destination, &hop)).await,
+            Grant::Outbound(_) | Grant::Inbound(..) => {
+                timeout(patience, self.connect(source, destination, (&hop, first))).await
+            }
         };
         outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")))
     }
 
-    async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<TcpStream> {
-        let (socket, connected) = self.begin(source, destination, hop)?;
+    async fn connect(&self, source: Option<IpAddr>, destination: SocketAddr, how: How<'_>) -> io::Result<TcpStream> {
+        let (socket, connected) = self.begin(source, destination, how)?;
         let stream = TcpStream::from_std(socket.into())?;
         if connected {
             return Ok(stream);
@@ -95,22 +113,23 @@ impl Dialer {
 
     /// A socket that connects or has connected. A port of a source to be kept may be in use towards this destination:
     /// then another is tried, and in the end one of the kernel's choice.
-    fn begin(&self, source: Option<IpAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<(Socket, bool)> {
+    fn begin(&self, source: Option<IpAddr>, destination: SocketAddr, how: How<'_>) -> io::Result<(Socket, bool)> {
         for _ in 0..FOREIGN_PORT_ATTEMPTS {
             let Some(source) = source else { break };
             let from = SocketAddr::new(source, rand::random_range(FOREIGN_PORTS));
-            let socket = self.socket(Some(from), destination, hop)?;
+            let socket = self.socket(Some(from), destination, how)?;
             match is_connected(&socket, destination) {
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
                 begun => return Ok((socket, begun?)),
             }
         }
-        let socket = self.socket(source.map(|source| SocketAddr::new(source, 0)), destination, hop)?;
+        let socket = self.socket(source.map(|source| SocketAddr::new(source, 0)), destination, how)?;
         let connected = is_connected(&socket, destination)?;
         Ok((socket, connected))
     }
 
-    fn socket(&self, source: Option<SocketAddr>, destination: SocketAddr, hop: &Hop) -> io::Result<Socket> {
+    fn socket(&self, source: Option<SocketAddr>, destination: SocketAddr, how: How<'_>) -> io::Result<Socket> {
+        let (hop, first) = how;
         let new = || Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP));
         let socket = match &self.netns {
             Some(netns) => netns.run(new)??,
@@ -122,6 +141,11 @@ impl Dialer {
                 options::reset_on_close(&socket)?;
             }
             Hop::Hbone { .. } | Hop::DoubleHbone { .. } => options::prepare_stream(&socket, &self.peers)?,
+        }
+        if first == FirstBytes::Ours
+            && let Err(error) = options::acknowledge_with_first_bytes(&socket)
+        {
+            tracing::trace!(%error, "failed to hold the end of the handshake back");
         }
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hbone::h2::Request;
 use mesh::ask::{Halt, Learnt};
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 
 use super::context::Context;
 use super::tunnel::{Accepted, Answer};
+use crate::net::dial::FirstBytes;
 use crate::telemetry::Meter;
 
 /// An inbound tunnel whose peer is known.
@@ -33,12 +35,31 @@ pub(super) struct InboundTunnel {
     pub(super) identity: Option<Identity>,
 }
 
+/// Whether there is something already that is to be passed on to the app of a request that is being decided.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said(Arc<AtomicBool>);
+
+impl Said {
+    /// There is.
+    pub(super) fn something(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn anything(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl InboundTunnel {
     /// Decides about a request, and connects the app if the answer is yes.
-    pub(super) fn answer(self: &Arc<Self>, request: &Request) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+    pub(super) fn answer(
+        self: &Arc<Self>,
+        request: &Request,
+        said: Said,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
         let this = Arc::clone(self);
         let request = OwnedRequest::from(request);
-        Box::pin(async move { this.decide(request).await })
+        Box::pin(async move { this.decide(request, &said).await })
     }
 
     /// The same for a connection that is not asked for by HTTP; the headers are those that the request would have.
@@ -53,7 +74,7 @@ impl InboundTunnel {
             forwarded_network: first("x-forwarded-network"),
             traceparent: first("traceparent"),
         };
-        self.decide(request).await
+        self.decide(request, &Said::default()).await
     }
 
     /// Whether nothing has been published since a decision was made.
@@ -66,7 +87,7 @@ impl InboundTunnel {
         recheck(&self.context, permit, patience)
     }
 
-    async fn decide(&self, request: OwnedRequest) -> Answer {
+    async fn decide(&self, request: OwnedRequest, said: &Said) -> Answer {
         let admitted = match self.context.local().await {
             Ok(workload) => {
                 self.context.settle(|learnt| self.admit(&request, &workload, learnt)).await.map_err(Box::new)
@@ -82,7 +103,10 @@ impl InboundTunnel {
         };
         let headers = admission.response_baggage().map(|baggage| ("baggage", baggage)).into_iter().collect();
         let prologue = admission.proxy_header().map(|header| header.encode()).unwrap_or_default();
-        match connect(&self.context, admission, request.trace()).await {
+        if !prologue.is_empty() {
+            said.something();
+        }
+        match connect(&self.context, admission, request.trace(), said).await {
             Ok(Connected { app, permit, decided_on, meter }) => {
                 Answer::Accept(Box::new(Accepted { app, permit, decided_on, meter, headers, prologue }))
             }
@@ -155,7 +179,7 @@ pub(super) async fn accept_plaintext(
         Err(refusal) => Err(refusal),
     };
     match admitted {
-        Ok(admission) => connect(context, admission, super::random::first_known()).await.ok(),
+        Ok(admission) => connect(context, admission, super::random::first_known(), &Said::default()).await.ok(),
         Err(refusal) => {
             context.deny_early(peer, original_destination, Direction::Inbound, &refusal);
             None
@@ -174,7 +198,7 @@ pub(super) struct Connected {
 
 /// Authorizes an admission and dials its app. The connection is on record from here on; an error is what
 /// whoever asked is told.
-async fn connect(context: &Context, admission: Admission, trace: Traceparent) -> Result<Connected, Cause> {
+async fn connect(context: &Context, admission: Admission, trace: Traceparent, said: &Said) -> Result<Connected, Cause> {
     let mut meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace)));
     let (permit, decided_on) = match allow(context, admission).await {
         Ok(allowed) => allowed,
@@ -185,7 +209,8 @@ async fn connect(context: &Context, admission: Admission, trace: Traceparent) ->
         }
     };
     meter.decided(verdict_of(&permit).and_then(|verdict| Decided::of(&verdict.decision)));
-    match context.dialer.dial(&permit).await {
+    let first_bytes = if said.anything() { FirstBytes::Ours } else { FirstBytes::Unknown };
+    match context.dialer.dial(&permit, first_bytes).await {
         Ok(app) => {
             meter.connected();
             Ok(Connected { app, permit: Box::new(permit), decided_on, meter })

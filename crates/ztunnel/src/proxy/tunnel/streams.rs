@@ -22,6 +22,7 @@ use super::pair::Half;
 use super::ready::SlotWaker;
 use super::transport::{Follows, Transport};
 use super::{Answer, EarlyData, MAX_EARLY, Opening, Passenger};
+use crate::proxy::inbound::Said;
 use crate::proxy::outbound::Pursuit;
 use crate::telemetry::{Holding, Meter, SocketGuard};
 
@@ -66,8 +67,8 @@ pub(super) struct AppStream {
 
 /// How far a stream has come.
 pub(super) enum Stage {
-    /// Server: the request is being decided, and the app dialled.
-    Preparing(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// Server: the request is being decided, and the app dialled; with what that has to be told of.
+    Preparing(Pin<Box<dyn Future<Output = Answer> + Send>>, Said),
     /// Client: the request has been sent, the answer not received.
     Requested(Box<Opening>),
     /// Bytes flow.
@@ -140,7 +141,7 @@ impl AppStream {
     pub(super) fn holding(&self) -> Holding {
         let early = match &self.stage {
             Stage::Requested(opening) => opening.passenger.early().len(),
-            Stage::Preparing(_) | Stage::Open(_) | Stage::Closing => 0,
+            Stage::Preparing(..) | Stage::Open(_) | Stage::Closing => 0,
         };
         Holding {
             to_app: self.spill.len() - self.spill_taken,
@@ -156,14 +157,14 @@ impl AppStream {
                 Passenger::Connection(pursuit) => Some((pursuit, &opening.permit)),
                 Passenger::Tunnel(_) => None,
             },
-            Stage::Requested(_) | Stage::Preparing(_) | Stage::Open(_) | Stage::Closing => None,
+            Stage::Requested(_) | Stage::Preparing(..) | Stage::Open(_) | Stage::Closing => None,
         }
     }
 
     fn app(&self) -> Option<&Transport> {
         match &self.stage {
             Stage::Open(app) => Some(app),
-            Stage::Preparing(_) | Stage::Requested(_) | Stage::Closing => None,
+            Stage::Preparing(..) | Stage::Requested(_) | Stage::Closing => None,
         }
     }
 

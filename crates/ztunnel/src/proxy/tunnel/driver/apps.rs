@@ -31,7 +31,10 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.slot.rearm();
         match &mut stream.stage {
-            Stage::Preparing(answer) => {
+            Stage::Preparing(answer, said) => {
+                if !stream.spill.is_empty() {
+                    said.something();
+                }
                 let mut cx = Context::from_waker(&stream.waker);
                 if let Poll::Ready(answer) = answer.as_mut().poll(&mut cx) {
                     self.on_answer(slot, answer);

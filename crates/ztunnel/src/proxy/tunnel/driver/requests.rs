@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::{
     Driver, Flow, MAX_WAITING, PROBE_PATIENCE, QUIET, Role, ServerRole, in_doubt, is_dislike, note_end, refused,
 };
-use crate::proxy::inbound::Patience;
+use crate::proxy::inbound::{Patience, Said};
 use crate::proxy::nested;
 use crate::proxy::outbound::{Failure, Pursuit};
 use crate::proxy::tunnel::streams::{AppStream, ReceiveHalf, SendHalf, Stage};
@@ -95,9 +95,10 @@ impl Driver {
             self.tunnel.reset(id, Reason::REFUSED_STREAM);
             return;
         };
-        let answer = tunnel.answer(request);
+        let said = Said::default();
+        let answer = tunnel.answer(request, said.clone());
         self.load.take();
-        let slot = self.insert(id, Stage::Preparing(answer));
+        let slot = self.insert(id, Stage::Preparing(answer, said));
         if let Some(stream) = self.streams.get_mut(slot) {
             if end.is_end() {
                 stream.receive = ReceiveHalf::Ending;
@@ -229,7 +230,7 @@ impl Driver {
                 stream.stage = Stage::Open(app);
                 self.finish(slot, StreamEnd::ResetByPeer, Outcome::Reset { by: self.peer_side() });
             }
-            Stage::Preparing(_) | Stage::Closing => drop(self.remove(slot, StreamEnd::NotCarried)),
+            Stage::Preparing(..) | Stage::Closing => drop(self.remove(slot, StreamEnd::NotCarried)),
         }
     }
 
