@@ -393,7 +393,7 @@ fn a_denial_gives_the_admission_back_and_says_what_to_wait_for() {
     let _ = state.apply([late.clone().into()]);
     let skipping =
         authorize(&State::new(None).view(), admission(&state.view(), identity.as_ref(), UnknownPolicy::Skip));
-    assert!(skipping.expect("unless nobody waits").recheck(&State::new(None).view()).is_ok());
+    assert!(skipping.expect("unless nobody waits").standing().unwrap().recheck(&State::new(None).view()).is_ok());
     let permit = authorize(&state.view(), denied.admission).expect("it is known by now and allows");
     assert_eq!(permit.hop().dial(), socket("10.0.0.2:80"));
 
@@ -412,7 +412,7 @@ fn a_permit_is_rechecked_against_policies_and_the_workload_of_now() {
     let mut state = State::new(None);
     let _ = state.apply([server(&[]).into()]);
     let view = state.view();
-    let permit = authorize(&view, admission(&view, None, UnknownPolicy::Deny)).unwrap();
+    let permit = authorize(&view, admission(&view, None, UnknownPolicy::Deny)).unwrap().standing().unwrap();
     assert_eq!(permit.recheck(&state.view()), Ok(()));
 
     let _ = state.apply([deny("d", always()).into()]);

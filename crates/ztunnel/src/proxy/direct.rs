@@ -89,7 +89,7 @@ impl Way {
     /// Copies until the end, or until either pod's proxy or the destination's policies cut it.
     pub(super) async fn carry(self, pursuit: Pursuit, accepted: Box<Accepted>) {
         let Pursuit { outgoing, app, meter, socket: _counted, early, front, .. } = pursuit;
-        let Accepted { app: mut server, permit, decided_on, meter: theirs, prologue, .. } = *accepted;
+        let Accepted { app: mut server, standing, decided_on, meter: theirs, prologue, .. } = *accepted;
         let mut meters = Meters { ours: meter, theirs };
         meters.ours.settle();
         front.welcome(&app);
@@ -109,7 +109,7 @@ impl Way {
         };
         let (ours, theirs) = tokio::select! {
             copied = copied => ends(copied),
-            taken_back = passthrough::no_longer_allowed(context, &permit, decided_on) => {
+            taken_back = passthrough::no_longer_allowed(context, standing.as_deref(), decided_on) => {
                 meters.ours.finish(reset_by(End::Server));
                 return taken_back.finish(meters.theirs);
             }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hbone::h2::Request;
 use mesh::ask::{Halt, Learnt};
 use mesh::authorize::{Denied, Verdict};
-use mesh::permit::Grant;
+use mesh::permit::{Grant, Standing};
 use mesh::{
     Admission, Cause, Decided, Direction, Flow, HboneRequest, Identity, Outcome, Permit, Refusal, Traceparent,
     Workload, admit_hbone, admit_plaintext, authorize,
@@ -83,8 +83,8 @@ impl InboundTunnel {
     }
 
     /// Whether a stream is still allowed; if not, how its record ends.
-    pub(super) fn recheck(&self, permit: &Permit, patience: Patience) -> Result<(), TakenBack> {
-        recheck(&self.context, permit, patience)
+    pub(super) fn recheck(&self, standing: &Standing, patience: Patience) -> Result<(), TakenBack> {
+        recheck(&self.context, standing, patience)
     }
 
     async fn decide(&self, request: OwnedRequest, said: &Said) -> Answer {
@@ -107,8 +107,8 @@ impl InboundTunnel {
             said.something();
         }
         match connect(&self.context, admission, request.trace(), said).await {
-            Ok(Connected { app, permit, decided_on, meter }) => {
-                Answer::Accept(Box::new(Accepted { app, permit, decided_on, meter, headers, prologue }))
+            Ok(Connected { app, standing, decided_on, meter }) => {
+                Answer::Accept(Box::new(Accepted { app, standing, decided_on, meter, headers, prologue }))
             }
             Err(cause) => Answer::Refuse(cause),
         }
@@ -190,7 +190,8 @@ pub(super) async fn accept_plaintext(
 /// An app that has been connected for somebody who may talk to it.
 pub(super) struct Connected {
     pub(super) app: TcpStream,
-    pub(super) permit: Box<Permit>,
+    /// What it is checked by when policies change.
+    pub(super) standing: Option<Box<Standing>>,
     /// Version of the view that the permit was given on.
     pub(super) decided_on: u64,
     pub(super) meter: Meter,
@@ -213,7 +214,7 @@ async fn connect(context: &Context, admission: Admission, trace: Traceparent, sa
     match context.dialer.dial(&permit, first_bytes).await {
         Ok(app) => {
             meter.connected();
-            Ok(Connected { app, permit: Box::new(permit), decided_on, meter })
+            Ok(Connected { app, standing: permit.standing().map(Box::new), decided_on, meter })
         }
         Err(error) => {
             meter.finish(Outcome::failed(Cause::AppUnreachable, format!("connection failed: {error}")));
@@ -289,21 +290,19 @@ impl TakenBack {
 }
 
 /// Whether a live connection is still allowed.
-pub(super) fn recheck(context: &Context, permit: &Permit, patience: Patience) -> Result<(), TakenBack> {
-    let Err(refusal) = permit.recheck(&context.views.current().view) else { return Ok(()) };
+pub(super) fn recheck(context: &Context, standing: &Standing, patience: Patience) -> Result<(), TakenBack> {
+    let Err(refusal) = standing.recheck(&context.views.current().view) else { return Ok(()) };
     if patience == Patience::Wait && refusal.need().is_some() {
         return Ok(());
     }
-    if let Grant::Inbound(admission, _) = permit.grant() {
-        let tuple = admission.tuple();
-        let identity = tuple.identity.as_ref().map_or_else(|| "None".to_owned(), ToString::to_string);
-        tracing::info!(
-            "connection {}({identity})->{} ({}) closed because it's no longer allowed after a policy update",
-            tuple.source,
-            tuple.destination,
-            admission.destination().uid,
-        );
-    }
+    let tuple = standing.tuple();
+    let identity = tuple.identity.as_ref().map_or_else(|| "None".to_owned(), ToString::to_string);
+    tracing::info!(
+        "connection {}({identity})->{} ({}) closed because it's no longer allowed after a policy update",
+        tuple.source,
+        tuple.destination,
+        standing.destination().uid,
+    );
     refusal.denial().into_iter().for_each(|denial| context.telemetry.policy_cut(denial));
     let by = refusal.denial().and_then(Decided::of_denial);
     Err(TakenBack { outcome: Outcome::failed(refusal.cause(), refusal.to_string()), by })

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use mesh::{Cause, End, Outcome, Permit, Reporter};
+use mesh::permit::Standing;
+use mesh::{Cause, End, Outcome, Reporter};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -49,25 +50,34 @@ pub(super) async fn carry_inbound(
 ) {
     let half_closed_timeout = context.config.half_closed_timeout;
     let accepted = inbound::accept_plaintext(context, arrival.peer, original_destination).await;
-    let Some(Connected { app, permit, decided_on, meter }) = accepted else {
+    let Some(Connected { app, standing, decided_on, meter }) = accepted else {
         return;
     };
     match TcpStream::from_std(arrival.socket) {
         Ok(client) => {
-            carry(client, app, meter, phase, half_closed_timeout, no_longer_allowed(context, &permit, decided_on)).await
+            carry(
+                client,
+                app,
+                meter,
+                phase,
+                half_closed_timeout,
+                no_longer_allowed(context, standing.as_deref(), decided_on),
+            )
+            .await
         }
         Err(error) => meter.finish(io_failure(&error)),
     }
 }
 
-/// Resolves once a change of the view takes the permit back.
-pub(super) async fn no_longer_allowed(context: &Context, permit: &Permit, decided_on: u64) -> TakenBack {
+/// Resolves once a change of the view takes the permit back that is left as `standing`; never if nobody can.
+pub(super) async fn no_longer_allowed(context: &Context, standing: Option<&Standing>, decided_on: u64) -> TakenBack {
+    let Some(standing) = standing else { return std::future::pending().await };
     let mut changes = context.views.changes();
     let mut strict_at = None;
     let mut patience = (*changes.borrow_and_update() != decided_on).then_some(Patience::Wait);
     loop {
         if let Some(patience) = patience
-            && let Err(taken_back) = inbound::recheck(context, permit, patience)
+            && let Err(taken_back) = inbound::recheck(context, standing, patience)
         {
             return taken_back;
         }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hbone::h2::Header;
+use mesh::permit::Standing;
 use mesh::{Cause, Outcome, Permit};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -141,7 +142,8 @@ pub(super) enum Answer {
 /// An accepted request: the app is connected.
 pub(super) struct Accepted {
     pub(super) app: TcpStream,
-    pub(super) permit: Box<Permit>,
+    /// What the connection is checked by when policies change.
+    pub(super) standing: Option<Box<Standing>>,
     /// Version of the view that the permit was given on.
     pub(super) decided_on: u64,
     pub(super) meter: Meter,

@@ -17,6 +17,7 @@ use std::time::Instant;
 use hbone::h2::StreamId;
 use hbone::{Inbox, Outbox, Tunnel};
 use mesh::Permit;
+use mesh::permit::Standing;
 
 use super::pair::Half;
 use super::ready::SlotWaker;
@@ -37,8 +38,8 @@ pub(super) struct AppStream {
     pub(super) meter: Option<Meter>,
     /// Counts a captured socket as open; a server's streams are not sockets of their own.
     pub(super) socket: Option<SocketGuard>,
-    /// Checked again when policies change.
-    pub(super) permit: Option<Box<Permit>>,
+    /// What it is checked by when policies change: a server's stream, once its request is accepted.
+    pub(super) standing: Option<Box<Standing>>,
     /// Received and not taken by the socket yet, from `spill_taken` on.
     pub(super) spill: Vec<u8>,
     pub(super) spill_taken: usize,

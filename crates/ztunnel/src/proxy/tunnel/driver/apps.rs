@@ -87,8 +87,8 @@ impl Driver {
     pub(super) fn recheck_one(&mut self, slot: usize, patience: Patience) {
         let Role::Server(ServerRole::Serving(tunnel)) = &self.role else { return };
         let Some(stream) = self.streams.get_mut(slot) else { return };
-        let Some(permit) = &stream.permit else { return };
-        let Err(TakenBack { outcome, by }) = tunnel.recheck(permit, patience) else { return };
+        let Some(standing) = &stream.standing else { return };
+        let Err(TakenBack { outcome, by }) = tunnel.recheck(standing, patience) else { return };
         self.tunnel.reset(stream.id, Reason::CANCEL);
         if let Some(meter) = &mut stream.meter {
             meter.decided(by);

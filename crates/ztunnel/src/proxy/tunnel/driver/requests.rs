@@ -69,7 +69,7 @@ impl Driver {
             stage,
             meter: None,
             socket: None,
-            permit: None,
+            standing: None,
             spill: Vec::new(),
             spill_taken: 0,
             owed: 0,
@@ -145,7 +145,6 @@ impl Driver {
         }
         stream.meter = Some(meter);
         stream.socket = Some(socket);
-        stream.permit = Some(permit);
         if end.is_end() {
             note_end(&self.role, stream, Flow::ToApp);
         }
@@ -167,9 +166,9 @@ impl Driver {
                 self.remove(slot, StreamEnd::NotCarried);
             }
             Answer::Accept(accepted) => {
-                let Accepted { app, permit, decided_on, meter, headers, prologue } = *accepted;
+                let Accepted { app, standing, decided_on, meter, headers, prologue } = *accepted;
                 stream.meter = Some(meter);
-                stream.permit = Some(permit);
+                stream.standing = standing;
                 if stream.receive != ReceiveHalf::Open {
                     note_end(&self.role, stream, Flow::ToApp);
                 }
