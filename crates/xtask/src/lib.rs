@@ -9,6 +9,7 @@ pub mod instructions;
 pub mod interop;
 pub mod lint;
 pub mod package;
+mod patience;
 pub mod providers;
 pub mod soak;
 pub mod walls;

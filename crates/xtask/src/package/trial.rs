@@ -10,7 +10,7 @@ use std::error::Error;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use testkit::redirect::nft::list;
 use testkit::sandbox;
 
 use super::Packages;
+use crate::patience::accept;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -128,12 +129,11 @@ impl Trial {
     /// The redirected user asks the service, and the app behind it answers through a tunnel.
     fn connect(&self) -> Outcome {
         let app = TcpListener::bind(APP)?;
-        app.set_nonblocking(true)?;
         let script = format!("exec 3<>/dev/tcp/{SERVICE}; echo ask >&3; read -r -u 3 answer; echo \"$answer\"");
         let mut client = Command::new("chroot");
         client.args(["--userspec", USER]).arg(&self.root).args(["/bin/bash", "-c", &script]);
         let client = Running(client.stdout(Stdio::piped()).spawn()?);
-        let mut stream = accept(&app)?;
+        let mut stream = accept(&app, DEADLINE)?;
         let mut asked = [0; 4];
         stream.read_exact(&mut asked)?;
         stream.write_all(b"answer\n")?;
@@ -240,22 +240,6 @@ impl Drop for Running {
         // Ended already: then there is nothing to do.
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-fn accept(listener: &TcpListener) -> Outcome<TcpStream> {
-    let start = Instant::now();
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                stream.set_read_timeout(Some(DEADLINE))?;
-                return Ok(stream);
-            }
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
-            Err(_) if start.elapsed() > DEADLINE => return Err("no connection reached the app".into()),
-            Err(_) => std::thread::sleep(PAUSE),
-        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::bench::pods::spec;
 use crate::bench::process::TICKS;
 use crate::bench::row::Row;
 use crate::bench::table::Table;
+use crate::patience::accept;
 
 /// Pairs of pods, when there are many.
 const PAIRS: usize = 4;
@@ -75,7 +76,7 @@ fn measure(pairs: &[(Pod, Pod)], near: &Ztunnel, far: &Ztunnel, time: Duration) 
             for (_, server) in pairs {
                 let listener = server.run(|| TcpListener::bind((server.ip(), PORT)))??;
                 let connections = CONNECTIONS / pairs.len();
-                scope.spawn(move || take_all(scope, listener, connections, arrived, over));
+                scope.spawn(move || take_all(scope, listener, connections, arrived));
             }
             for (client, server) in pairs.iter().cycle().take(CONNECTIONS) {
                 let to = SocketAddr::new(server.ip(), PORT);
@@ -108,36 +109,16 @@ fn take_all<'scope>(
     listener: TcpListener,
     connections: usize,
     arrived: &'scope AtomicU64,
-    over: &'scope AtomicBool,
 ) {
     for _ in 0..connections {
         // A connection that does not come is missed by who opens it.
-        let Ok(mut stream) = accept(&listener, over) else { return };
+        let Ok(mut stream) = accept(&listener, DEADLINE) else { return };
         scope.spawn(move || {
             let mut room = vec![0; PIECE];
             while let Ok(length @ 1..) = stream.read(&mut room) {
                 arrived.fetch_add(length as u64, Ordering::Relaxed);
             }
         });
-    }
-}
-
-/// The next connection, unless all is over.
-fn accept(listener: &TcpListener, over: &AtomicBool) -> std::io::Result<TcpStream> {
-    listener.set_nonblocking(true)?;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                // Whoever sends stops when all is over; if the network does not bring that, nothing else is awaited.
-                stream.set_read_timeout(Some(DEADLINE))?;
-                return Ok(stream);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !over.load(Ordering::Relaxed) => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(error) => return Err(error),
-        }
     }
 }
 
