@@ -104,6 +104,6 @@ mod tests {
         let later = placement.looked + LOOK;
         placement.look(later, [Duration::from_millis(1_100), Duration::from_millis(200)].into_iter());
         assert_eq!(placement.choose(0), 0);
-        assert_eq!(placement.choose(1), 0);
+        assert_eq!(placement.choose(1), 1);
     }
 }
