@@ -498,16 +498,18 @@ async fn prepare_server(
 fn new_pool(context: &Arc<Context>, (workers, home): (Workers, usize), phase: &watch::Receiver<Phase>) -> Pool {
     let early_data = context.config.early_data;
     let (streams, context, phase) = (context.config.pool_streams, Arc::clone(context), phase.clone());
+    let count = workers.count();
     let start = move |pool: &Arc<Pool>, new: NewTunnel| {
+        let beside = new.beside;
         let task = dial_tunnel(Arc::clone(&context), Arc::clone(pool), new, phase.clone());
-        workers.for_tunnel(home).spawn(task.in_current_span());
+        workers.for_tunnel(home, beside).spawn(task.in_current_span());
     };
-    Pool::new(streams, early_data, Box::new(start))
+    Pool::new(streams, early_data, count, Box::new(start))
 }
 
 /// One dialled tunnel, from its certificate to its end.
 async fn dial_tunnel(context: Arc<Context>, pool: Arc<Pool>, new: NewTunnel, phase: watch::Receiver<Phase>) {
-    let NewTunnel { key, permit, handle, mailbox } = new;
+    let NewTunnel { key, permit, handle, mailbox, .. } = new;
     let registered = context.registry.register(handle.clone());
     let connected = async {
         let certificate = context.identities.certificate(&key.source, Priority::RealTime).await;

@@ -50,13 +50,16 @@ impl Placement {
         }
     }
 
-    /// The worker for a tunnel of a pod whose worker is `home`.
-    pub(super) fn choose(&mut self, home: usize) -> usize {
+    /// The worker for a tunnel of a pod whose worker is `home`. Beside others for the same, which are there since one was not
+    /// enough, it is the least busy one.
+    pub(super) fn choose(&mut self, home: usize, beside: usize) -> usize {
         let Some(at_home) = self.workers.get(home).map(|worker| worker.share) else { return home };
-        if at_home < BUSY {
-            return home;
-        }
-        let others = self.workers.iter_mut().enumerate().filter(|(_, worker)| worker.share <= at_home - LESS);
+        let most = match beside {
+            0 if at_home < BUSY => return home,
+            0 => at_home - LESS,
+            _ => at_home,
+        };
+        let others = self.workers.iter_mut().enumerate().filter(|(at, worker)| *at != home && worker.share <= most);
         match others.min_by(|(_, a), (_, b)| a.share.total_cmp(&b.share)) {
             Some((other, worker)) => {
                 worker.share += EXPECTED;
@@ -81,21 +84,29 @@ mod tests {
 
     #[test]
     fn a_tunnel_stays_with_its_pod_while_the_worker_has_time() {
-        assert_eq!(Placement::new(2, Instant::now()).choose(1), 1);
-        assert_eq!(after(&[29, 0]).choose(0), 0);
+        assert_eq!(Placement::new(2, Instant::now()).choose(1, 0), 1);
+        assert_eq!(after(&[29, 0]).choose(0, 0), 0);
     }
 
     #[test]
     fn a_tunnel_leaves_a_busy_worker_for_the_least_busy_one() {
-        assert_eq!(after(&[100, 40, 10, 90]).choose(0), 2);
-        assert_eq!(after(&[100, 90]).choose(0), 0, "the other has hardly less to do");
+        assert_eq!(after(&[100, 40, 10, 90]).choose(0, 0), 2);
+        assert_eq!(after(&[100, 90]).choose(0, 0), 0, "the other has hardly less to do");
     }
 
     #[test]
     fn tunnels_that_are_begun_at_once_spread() {
         let mut placement = after(&[100, 10, 20, 30]);
-        let chosen: Vec<usize> = (0..6).map(|_| placement.choose(0)).collect();
+        let chosen: Vec<usize> = (0..6).map(|_| placement.choose(0, 0)).collect();
         assert_eq!(chosen, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn tunnels_beside_others_spread_though_nobody_is_busy() {
+        let mut placement = Placement::new(3, Instant::now());
+        let chosen: Vec<usize> = (0..4).map(|beside| placement.choose(1, beside)).collect();
+        assert_eq!(chosen, [1, 0, 2, 1], "until the others have as much to do");
+        assert_eq!(after(&[10, 90]).choose(0, 1), 0);
     }
 
     #[test]
@@ -103,7 +114,7 @@ mod tests {
         let mut placement = after(&[100, 0]);
         let later = placement.looked + LOOK;
         placement.look(later, [Duration::from_millis(1_100), Duration::from_millis(200)].into_iter());
-        assert_eq!(placement.choose(0), 0);
-        assert_eq!(placement.choose(1), 1);
+        assert_eq!(placement.choose(0, 0), 0);
+        assert_eq!(placement.choose(1, 0), 1);
     }
 }

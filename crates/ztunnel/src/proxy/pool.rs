@@ -7,9 +7,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use mesh::{Cause, Fault, Identity, Permit, Uid, View};
 
+use self::rate::Rate;
 use super::nested;
 use super::outbound::Failure;
 use super::tunnel::{EarlyData, Handle, Mailbox, Opening};
@@ -53,6 +55,14 @@ pub(super) struct NewTunnel {
     pub(super) permit: Permit,
     pub(super) handle: Handle,
     pub(super) mailbox: Mailbox,
+    /// How many tunnels there are for the same already.
+    pub(super) beside: usize,
+}
+
+/// Tunnels of one key.
+struct Fitting {
+    handles: Vec<Handle>,
+    rate: Rate,
 }
 
 /// Starts the task of a tunnel, which [removes](Pool::remove) the tunnel when it ends.
@@ -60,7 +70,9 @@ type Start = Box<dyn Fn(&Arc<Pool>, NewTunnel) + Send + Sync>;
 
 /// See the top of this file.
 pub(super) struct Pool {
-    tunnels: Mutex<HashMap<PoolKey, Vec<Handle>>>,
+    tunnels: Mutex<HashMap<PoolKey, Fitting>>,
+    /// Tunnels that one key has at the most because connections are many: one for each worker.
+    most: usize,
     /// Connections that a tunnel takes at once (`POOL_MAX_STREAMS_PER_CONNECTION`).
     streams: u32,
     early_data: EarlyData,
@@ -71,12 +83,13 @@ pub(super) struct Pool {
 
 impl Pool {
     /// An empty pool whose tunnels take `streams` connections each.
-    pub(super) fn new(streams: u32, early_data: EarlyData, start: Start) -> Self {
-        Self { tunnels: Mutex::default(), streams: streams.max(1), early_data, refusers: Mutex::default(), start }
+    pub(super) fn new(streams: u32, early_data: EarlyData, workers: usize, start: Start) -> Self {
+        let most = workers.min(MAX_BESIDE_BUSY);
+        Self { tunnels: Mutex::default(), most, streams: streams.max(1), early_data, refusers: Mutex::default(), start }
     }
 
     /// Places a connection on the first tunnel that has room and is not busy, or on a new one; beside enough that are busy,
-    /// on the one of them with the fewest connections. A tunnel through the gateway of another network serves one
+    /// on the one of them with the fewest connections. While very many come, there is a tunnel for each worker. A tunnel through the gateway of another network serves one
     /// connection only, since it is the gateway that chooses where each ends (spec data-plane 5.4).
     pub(super) fn place(self: &Arc<Self>, opening: Box<Opening>) {
         match opening.through {
@@ -88,14 +101,20 @@ impl Pool {
     fn place_on_shared(self: &Arc<Self>, mut opening: Box<Opening>) {
         let key = opening.key.clone();
         let mut tunnels = self.lock();
-        let fitting = tunnels.entry(key.clone()).or_default();
+        let now = Instant::now();
+        let fresh = || Fitting { handles: Vec::new(), rate: Rate::new(now) };
+        let Fitting { handles: fitting, rate } = tunnels.entry(key.clone()).or_insert_with(fresh);
         fitting.retain(|handle| !handle.is_closed());
-        for handle in in_order(fitting) {
-            match handle.place(opening) {
-                Ok(()) => return,
-                Err(back) => opening = back,
+        let wanted = rate.one_more(now).min(self.most);
+        if wanted <= fitting.len() || wanted == 1 {
+            for handle in in_order(fitting, wanted) {
+                match handle.place(opening) {
+                    Ok(()) => return,
+                    Err(back) => opening = back,
+                }
             }
         }
+        let beside = fitting.len();
         let permit = Permit::clone(&opening.permit);
         let (handle, mailbox) = Handle::new(self.streams);
         match handle.place(opening) {
@@ -107,22 +126,22 @@ impl Pool {
             }
         }
         drop(tunnels);
-        (self.start)(self, NewTunnel { key, permit, handle, mailbox });
+        (self.start)(self, NewTunnel { key, permit, handle, mailbox, beside });
     }
 
     /// Takes out tunnels whose next hop has left the mesh or its address: nothing new is to go there. They are yielded to be
     /// ended in order.
     pub(super) fn outdated(&self, view: &View) -> Vec<Handle> {
         let mut tunnels = self.lock();
-        tunnels.extract_if(|key, _| !key.is_current(view)).flat_map(|(_, handles)| handles).collect()
+        tunnels.extract_if(|key, _| !key.is_current(view)).flat_map(|(_, fitting)| fitting.handles).collect()
     }
 
     /// Takes out a tunnel whose task has ended.
     pub(super) fn remove(&self, key: &PoolKey, handle: &Handle) {
         let mut tunnels = self.lock();
         if let Some(fitting) = tunnels.get_mut(key) {
-            fitting.retain(|other| !other.is(handle));
-            if fitting.is_empty() {
+            fitting.handles.retain(|other| !other.is(handle));
+            if fitting.handles.is_empty() {
                 tunnels.remove(key);
             }
         }
@@ -148,14 +167,19 @@ impl Pool {
         self.refusers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Handle>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Fitting>> {
         // Nothing that runs under the lock can leave the map half changed.
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The tunnels that a connection may be placed on, best first.
-fn in_order(fitting: &[Handle]) -> Vec<&Handle> {
+/// The tunnels that a connection may be placed on, best first. Where several are wanted, they share connections evenly.
+fn in_order(fitting: &[Handle], wanted: usize) -> Vec<&Handle> {
+    if wanted > 1 {
+        let mut all: Vec<&Handle> = fitting.iter().collect();
+        all.sort_by_key(|handle| handle.streams());
+        return all;
+    }
     let (mut busy, mut all): (Vec<&Handle>, Vec<&Handle>) = fitting.iter().partition(|handle| handle.is_busy());
     if busy.len() >= MAX_BESIDE_BUSY {
         busy.sort_by_key(|handle| handle.streams());
@@ -163,6 +187,8 @@ fn in_order(fitting: &[Handle]) -> Vec<&Handle> {
     }
     all
 }
+
+mod rate;
 
 #[cfg(test)]
 mod tests;

@@ -84,8 +84,8 @@ impl Workers {
     }
 
     /// The worker for a tunnel that a pod dials whose worker has the number `home`.
-    pub(super) fn for_tunnel(&self, home: usize) -> &Handle {
-        let chosen = self.placement().choose(home);
+    pub(super) fn for_tunnel(&self, home: usize, beside: usize) -> &Handle {
+        let chosen = self.placement().choose(home, beside);
         self.numbered(chosen)
     }
 

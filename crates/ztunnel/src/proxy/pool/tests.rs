@@ -15,7 +15,7 @@ fn tunnel(streams: u32) -> (Handle, Mailbox) {
 fn tunnels_that_are_busy_are_passed_over_until_there_are_enough() {
     let all: Vec<(Handle, Mailbox)> = [7, 3, 5, 1, 2].into_iter().map(tunnel).collect();
     let handles: Vec<Handle> = all.iter().map(|(handle, _)| handle.clone()).collect();
-    let streams = |handles: &[Handle]| -> Vec<u32> { in_order(handles).iter().map(|h| h.streams()).collect() };
+    let streams = |handles: &[Handle]| -> Vec<u32> { in_order(handles, 1).iter().map(|h| h.streams()).collect() };
     assert_eq!(
         streams(&handles),
         [7, 3, 5, 1, 2],
@@ -29,6 +29,8 @@ fn tunnels_that_are_busy_are_passed_over_until_there_are_enough() {
     all[3].1.load.set_busy(true);
     assert_eq!(streams(&handles), [2, 1, 3, 5, 7], "enough are busy: the least loaded comes next");
     assert_eq!(streams(&handles[..4]), [1, 3, 5, 7]);
+    let shared: Vec<u32> = in_order(&handles, 2).iter().map(|handle| handle.streams()).collect();
+    assert_eq!(shared, [1, 2, 3, 5, 7], "of several that are wanted the least loaded comes first, busy or not");
 }
 
 #[test]
