@@ -89,8 +89,10 @@ impl Pool {
     }
 
     /// Places a connection on the first tunnel that has room and is not busy, or on a new one; beside enough that are busy,
-    /// on the one of them with the fewest connections. While very many come, there is a tunnel for each worker. A tunnel through the gateway of another network serves one
-    /// connection only, since it is the gateway that chooses where each ends (spec data-plane 5.4).
+    /// on the one of them with the fewest connections. While very many come, there is a tunnel for each worker.
+    ///
+    /// A tunnel through the gateway of another network serves one connection only, since it is the gateway that chooses
+    /// where each ends (spec data-plane 5.4).
     pub(super) fn place(self: &Arc<Self>, opening: Box<Opening>) {
         match opening.through {
             Some(_) => nested::place(self, opening),
