@@ -126,7 +126,7 @@ pub async fn run(
     let admin = admin::bind(&admin_config(&config)).map_err(failure)?;
 
     let (workers, threads) = Workers::start(config.worker_threads).map_err(failure)?;
-    metrics.workers_are(workers.handles().to_vec());
+    metrics.workers_are(workers.all().to_vec());
     tokio::spawn(workers.clone().watch());
     let supervisor = Arc::new(Supervisor::find(supervisor));
     let (fed, turns) = (Arc::clone(&supervisor), workers.clone());

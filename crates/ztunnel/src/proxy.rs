@@ -23,6 +23,7 @@ mod scratch;
 mod socks;
 mod tunnel;
 mod worker;
+mod yielding;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -82,8 +82,8 @@ impl Supervisor {
 
 /// Resolves when every worker has taken a turn; false when they take none any more.
 async fn turn(workers: &Workers) -> bool {
-    for worker in workers.handles() {
-        if worker.spawn(async {}).await.is_err() {
+    for worker in workers.all() {
+        if worker.runtime.spawn(async {}).await.is_err() {
             return false;
         }
     }

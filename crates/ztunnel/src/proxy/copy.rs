@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::net::options::end_in_order;
 use crate::net::pipe::Pipe;
 
-use super::scratch;
+use super::{scratch, yielding};
 
 /// Reads of one direction before the other connections of the thread get their turn.
 const READS_PER_TURN: usize = 16;
@@ -103,6 +103,7 @@ pub(super) async fn both_ways(
     let mut down = Half::new(End::Server, End::Client);
     let mut patience = Patience { timeout: half_closed_timeout, seen: 0, look: None };
     let outcome = poll_fn(|cx| {
+        yielding::active(&*client, 0);
         let a = up.poll(cx, client, server, count)?;
         let b = down.poll(cx, server, client, count)?;
         match (a.is_ready(), b.is_ready()) {

@@ -5,7 +5,7 @@
 //! an accepted tunnel on the next worker in turn, a dialled one as [`placement`](super::placement) says.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -14,12 +14,13 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use super::placement::{LOOK, Placement};
-use super::scratch;
+use super::{scratch, yielding};
+use crate::telemetry::metrics::Worker;
 
 /// The threads that move bytes. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Workers {
-    handles: Arc<[Handle]>,
+    all: Arc<[Worker]>,
     next: Arc<AtomicUsize>,
     /// Counts pods by themselves: taking turns with what else each of them has, all would come to one worker of two.
     next_home: Arc<AtomicUsize>,
@@ -45,13 +46,16 @@ impl Workers {
     /// # Errors
     /// If a thread or its runtime cannot be made.
     pub fn start(count: usize) -> io::Result<(Self, WorkerThreads)> {
-        let mut handles = Vec::new();
+        let mut all = Vec::new();
         let mut threads = Vec::new();
         for i in 0..count.max(1) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            handles.push(runtime.handle().clone());
+            let mut builder = Builder::new_current_thread();
+            let runtime = builder.enable_all().on_thread_park(yielding::before_sleep).build()?;
+            let yielded = Arc::<AtomicU64>::default();
+            all.push(Worker { runtime: runtime.handle().clone(), yielded: Arc::clone(&yielded) });
             let (stop, stopped) = oneshot::channel();
             let thread = std::thread::Builder::new().name(format!("ztunnel-{i}")).spawn(move || {
+                yielding::count_in(yielded);
                 runtime.block_on(async {
                     tokio::select! {
                         // Either the stop was sent or its sender is gone, which means the same.
@@ -62,8 +66,8 @@ impl Workers {
             })?;
             threads.push(WorkerThread { stop: Some(stop), thread: Some(thread) });
         }
-        let placement = Arc::new(Mutex::new(Placement::new(handles.len(), Instant::now())));
-        let workers = Self { handles: handles.into(), next: Arc::default(), next_home: Arc::default(), placement };
+        let placement = Arc::new(Mutex::new(Placement::new(all.len(), Instant::now())));
+        let workers = Self { all: all.into(), next: Arc::default(), next_home: Arc::default(), placement };
         Ok((workers, WorkerThreads { threads }))
     }
 
@@ -75,12 +79,12 @@ impl Workers {
 
     /// The number of the worker for the next pod.
     pub(super) fn home(&self) -> usize {
-        self.next_home.fetch_add(1, Ordering::Relaxed) % self.handles.len()
+        self.next_home.fetch_add(1, Ordering::Relaxed) % self.all.len()
     }
 
     /// The worker of that number, or of what is left of it.
     pub(super) fn numbered(&self, number: usize) -> &Handle {
-        &self.handles[number % self.handles.len()]
+        &self.all[number % self.all.len()].runtime
     }
 
     /// The worker for a tunnel that a pod dials whose worker has the number `home`.
@@ -93,7 +97,7 @@ impl Workers {
     pub async fn watch(self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            let busy = self.handles.iter().map(|handle| handle.metrics().worker_total_busy_duration(0));
+            let busy = self.all.iter().map(Worker::busy);
             self.placement().look(Instant::now(), busy);
         }
     }
@@ -105,14 +109,14 @@ impl Workers {
 
     /// All of them.
     #[must_use]
-    pub fn handles(&self) -> &[Handle] {
-        &self.handles
+    pub fn all(&self) -> &[Worker] {
+        &self.all
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.handles.len()
+        self.all.len()
     }
 }
 

@@ -35,9 +35,9 @@ pub use labels::Shown;
 use labels::{Build, Denied, Lookup, Reporting};
 use latency::Latencies;
 use runtimes::Runtimes;
+pub use runtimes::Worker;
 use series::Table;
 pub use series::{DEFAULT_MAX_SERIES, Series, Settings, Totals};
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tunnels::Tunnels;
 pub use tunnels::{Census, Holding, StreamEnd};
@@ -227,7 +227,7 @@ impl Metrics {
     }
 
     /// The threads of the data plane, once they run.
-    pub fn workers_are(&self, workers: Vec<Handle>) {
+    pub fn workers_are(&self, workers: Vec<Worker>) {
         self.runtimes.are(workers);
     }
 

@@ -4,7 +4,9 @@
 //! those of the workers.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -13,7 +15,25 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 
 /// What is known of the worker threads once they run.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Runtimes(Arc<OnceLock<Vec<Handle>>>);
+pub(super) struct Runtimes(Arc<OnceLock<Vec<Worker>>>);
+
+/// A worker thread of the data plane.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Its runtime.
+    pub runtime: Handle,
+    /// For how many nanoseconds it has let other threads run when it had nothing to do. To its runtime that is work.
+    pub yielded: Arc<AtomicU64>,
+}
+
+impl Worker {
+    /// For how long it has been at work.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        let yielded = Duration::from_nanos(self.yielded.load(Ordering::Relaxed));
+        self.runtime.metrics().worker_total_busy_duration(0).saturating_sub(yielded)
+    }
+}
 
 /// A number of each worker.
 type PerWorker<T> = (&'static str, &'static str, fn(&RuntimeMetrics) -> T);
@@ -33,7 +53,7 @@ const COUNTERS: [PerWorker<u64>; 2] = [
 
 impl Runtimes {
     /// The workers run; whoever tells a second time is not heard.
-    pub(super) fn are(&self, workers: Vec<Handle>) {
+    pub(super) fn are(&self, workers: Vec<Worker>) {
         let _ = self.0.set(workers);
     }
 }
@@ -41,30 +61,30 @@ impl Runtimes {
 impl Collector for Runtimes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(workers) = self.0.get() else { return Ok(()) };
-        let workers: Vec<RuntimeMetrics> = workers.iter().map(Handle::metrics).collect();
+        let runtimes: Vec<RuntimeMetrics> = workers.iter().map(|worker| worker.runtime.metrics()).collect();
         for (name, help, number) in GAUGES {
-            let sum: usize = workers.iter().map(number).sum();
+            let sum: usize = runtimes.iter().map(number).sum();
             let sum = i64::try_from(sum).unwrap_or(i64::MAX);
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&sum)?;
         }
         let busy = "tokio_worker_total_busy_duration_seconds";
         let help = "How long the worker was at work.";
-        let seconds = |runtime: &RuntimeMetrics| runtime.worker_total_busy_duration(0).as_secs_f64();
-        each(encoder.encode_descriptor(busy, help, None, MetricType::Counter)?, &workers, seconds)?;
+        let seconds = |worker: &Worker| worker.busy().as_secs_f64();
+        each(encoder.encode_descriptor(busy, help, None, MetricType::Counter)?, workers, seconds)?;
         for (name, help, number) in COUNTERS {
-            each(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, &workers, number)?;
+            each(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, &runtimes, number)?;
         }
         Ok(())
     }
 }
 
-fn each<T: prometheus_client::encoding::EncodeCounterValue>(
+fn each<W, T: prometheus_client::encoding::EncodeCounterValue>(
     mut metric: MetricEncoder<'_>,
-    workers: &[RuntimeMetrics],
-    number: impl Fn(&RuntimeMetrics) -> T,
+    workers: &[W],
+    number: impl Fn(&W) -> T,
 ) -> fmt::Result {
-    for (at, runtime) in workers.iter().enumerate() {
-        metric.encode_family(&[("worker", at)])?.encode_counter::<NoLabelSet, _, u64>(&number(runtime), None)?;
+    for (at, worker) in workers.iter().enumerate() {
+        metric.encode_family(&[("worker", at)])?.encode_counter::<NoLabelSet, _, u64>(&number(worker), None)?;
     }
     Ok(())
 }

@@ -9,10 +9,10 @@ use mesh::{Cause, Fault, Outcome};
 
 use super::{Driver, Role, ServerRole};
 use crate::net::options::end_in_order;
-use crate::proxy::copy;
 use crate::proxy::inbound::{Patience, TakenBack};
 use crate::proxy::outbound::Failure;
 use crate::proxy::tunnel::streams::{AppStream, SendHalf, Stage};
+use crate::proxy::{copy, yielding};
 use crate::telemetry::{Carriers, Look, StreamEnd};
 
 impl Driver {
@@ -30,6 +30,7 @@ impl Driver {
     pub(super) fn look_at(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.slot.rearm();
+        yielding::active(&*self.load, stream.id.value());
         match &mut stream.stage {
             Stage::Preparing(answer, said) => {
                 if !stream.spill.is_empty() {

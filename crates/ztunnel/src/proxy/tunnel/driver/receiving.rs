@@ -9,10 +9,10 @@ use hbone::h2::Event;
 use mesh::Outcome;
 
 use super::{Driver, Flow, Role, ServerRole, count, note_end};
-use crate::proxy::scratch;
 use crate::proxy::scratch::{Reading, Run};
 use crate::proxy::tunnel::failure::TunnelFailure;
 use crate::proxy::tunnel::streams::{ReceiveHalf, SendHalf};
+use crate::proxy::{scratch, yielding};
 use crate::telemetry::StreamEnd;
 
 impl Driver {
@@ -123,6 +123,7 @@ impl Driver {
             self.tunnel.credit(run.id, run.ranges.iter().map(ExactSizeIterator::len).sum());
             return;
         };
+        yielding::active(&*self.load, run.id.value());
         if run.end.is_end() {
             stream.receive = ReceiveHalf::Ending;
             note_end(&self.role, stream, Flow::ToApp);

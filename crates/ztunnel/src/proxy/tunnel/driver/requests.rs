@@ -12,11 +12,11 @@ use super::{
     Driver, Flow, MAX_WAITING, PROBE_PATIENCE, QUIET, Role, ServerRole, in_doubt, is_dislike, note_end, refused,
 };
 use crate::proxy::inbound::{Patience, Said};
-use crate::proxy::nested;
 use crate::proxy::outbound::{Failure, Pursuit};
 use crate::proxy::tunnel::streams::{AppStream, ReceiveHalf, SendHalf, Stage};
 use crate::proxy::tunnel::transport::Transport;
 use crate::proxy::tunnel::{Accepted, Answer, EarlyData, Opening, Passenger};
+use crate::proxy::{nested, yielding};
 use crate::telemetry::{Holding, StreamEnd};
 
 impl Driver {
@@ -60,6 +60,7 @@ impl Driver {
 
     pub(super) fn insert(&mut self, id: StreamId, stage: Stage) -> usize {
         self.unused_since = None;
+        yielding::active(&*self.load, id.value());
         let entry = self.streams.vacant_entry();
         let slot = entry.key();
         // Slots are dense and bounded by the stream limit.
