@@ -10,10 +10,10 @@ use std::ops::Range;
 use crate::h2::FRAME_HEADER;
 use crate::tls::{Content, HEADER, MAX_PARTIAL_INPUT, MAX_RECORD_PLAINTEXT, TRAILER};
 
-/// Ciphertext taken from the socket in one read. Larger reads gained nothing measurable.
-const READ_ROOM: usize = 256 * 1024;
+/// Ciphertext taken from the socket in one read: what senders that take turns in large pieces send in one.
+const READ_ROOM: usize = 512 * 1024;
 /// Records sealed and sent in one go. Larger batches cost cache, smaller ones system calls.
-const BATCH_RECORDS: usize = 32;
+const BATCH_RECORDS: usize = 64;
 /// Plaintext that fills a batch.
 pub const BATCH: usize = BATCH_RECORDS * MAX_RECORD_PLAINTEXT;
 /// Payload of a frame that fills a record.

@@ -12,5 +12,5 @@ pub mod limits;
 pub mod tls;
 mod tunnel;
 
-pub use buffer::{Inbox, Outbox};
+pub use buffer::{BATCH, Inbox, Outbox};
 pub use tunnel::{HANDSHAKE_TIMEOUT, Tunnel, TunnelError};

@@ -9,6 +9,7 @@ mod driver;
 mod failure;
 mod pair;
 mod ready;
+mod ring;
 mod streams;
 mod transport;
 mod unanswered;

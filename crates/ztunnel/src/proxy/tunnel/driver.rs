@@ -26,6 +26,7 @@ use tokio::time::Sleep;
 
 use super::failure::{Ended, TunnelFailure};
 use super::ready::ReadyQueue;
+use super::ring::Ring;
 use super::streams::AppStream;
 use super::transport::Transport;
 use super::unanswered::Unanswered;
@@ -37,10 +38,7 @@ use crate::proxy::pool::Pool;
 use crate::telemetry::Census;
 
 /// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk data each way.
-const ROUNDS: usize = 16;
-/// Smallest share of a batch that a stream is offered, so that a batch of many streams is still made of decent reads and
-/// read at the other end in decent pieces; those that find no room in it are first in the next.
-const MIN_SHARE: usize = 64 * 1024;
+const ROUNDS: usize = 8;
 /// What has to be left of a batch for another stream to begin in it.
 const MIN_ROOM: usize = 16 * 1024;
 /// What a tunnel has to move in one turn to count as busy, or else has to be held up by its socket: many round trips of
@@ -106,8 +104,7 @@ pub(in crate::proxy) struct Driver {
     by_id: HashMap<StreamId, usize>,
     ready: ReadyQueue,
     woken: Vec<u32>,
-    /// Streams that may have something to send, in the order of their turns.
-    ring: VecDeque<usize>,
+    ring: Ring,
     /// Connections for which the peer allows no stream yet; at most [`MAX_WAITING`].
     waiting: VecDeque<Box<Opening>>,
     /// Sealed bytes that the socket did not take; nothing new is sealed before they are gone.
@@ -165,7 +162,7 @@ impl Driver {
             by_id: HashMap::new(),
             ready: ReadyQueue::default(),
             woken: Vec::new(),
-            ring: VecDeque::new(),
+            ring: Ring::default(),
             waiting: VecDeque::new(),
             unsent: None,
             timer: Box::pin(tokio::time::sleep_until(at.into())),

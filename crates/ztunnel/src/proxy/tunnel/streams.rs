@@ -21,6 +21,7 @@ use mesh::permit::Standing;
 
 use super::pair::Half;
 use super::ready::SlotWaker;
+use super::ring::Talk;
 use super::transport::{Follows, Transport};
 use super::{Answer, EarlyData, MAX_EARLY, Opening, Passenger};
 use crate::proxy::inbound::Said;
@@ -53,6 +54,8 @@ pub(super) struct AppStream {
     /// Whether [`Opening::early`] went along with this stream's request.
     pub(super) sent_early: bool,
     pub(super) send: SendHalf,
+    /// How much the app says at a time.
+    pub(super) talk: Talk,
     pub(super) receive: ReceiveHalf,
     /// The peer wants nothing more, though the app has not ended: what it still says is read and dropped.
     pub(super) unread: bool,

@@ -174,7 +174,7 @@ impl Driver {
         self.tunnel.credit(stream.id, stream.owed);
         self.by_id.remove(&stream.id);
         if stream.send == SendHalf::Queued {
-            self.ring.retain(|other| *other != slot);
+            self.ring.remove(slot);
         }
         Some(stream)
     }

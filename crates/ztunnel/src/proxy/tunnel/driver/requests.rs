@@ -13,6 +13,7 @@ use super::{
 };
 use crate::proxy::inbound::{Patience, Said};
 use crate::proxy::outbound::{Failure, Pursuit};
+use crate::proxy::tunnel::ring::Talk;
 use crate::proxy::tunnel::streams::{AppStream, ReceiveHalf, SendHalf, Stage};
 use crate::proxy::tunnel::transport::Transport;
 use crate::proxy::tunnel::{Accepted, Answer, EarlyData, Opening, Passenger};
@@ -79,6 +80,7 @@ impl Driver {
             sent_early: false,
             send: SendHalf::Waiting,
             receive: ReceiveHalf::Open,
+            talk: Talk::default(),
             unread: false,
             counted: Holding::default(),
             answer_by: None,
@@ -265,7 +267,7 @@ impl Driver {
             && stream.send != SendHalf::Ended
         {
             stream.send = SendHalf::Queued;
-            self.ring.push_back(slot);
+            self.ring.push(slot, stream.talk);
         }
     }
 }

@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 use hbone::Outbox;
 use mesh::Outcome;
 
-use super::{BUSY_TURN, Driver, Flow, MIN_ROOM, MIN_SHARE, Role, count, note_end};
+use super::{BUSY_TURN, Driver, Flow, MIN_ROOM, Role, count, note_end};
 use crate::proxy::scratch;
 use crate::proxy::tunnel::EarlyData;
 use crate::proxy::tunnel::failure::TunnelFailure;
+use crate::proxy::tunnel::ring::{BRIEF, Talk};
 use crate::proxy::tunnel::streams::{Pumped, SendHalf, Turn};
 use crate::telemetry::StreamEnd;
 
@@ -46,28 +47,30 @@ impl Driver {
     /// Fills a batch from the streams whose turn it is.
     pub(super) fn gather(&mut self, outbox: &mut Outbox) -> bool {
         let mut progress = false;
-        let limit = (outbox.room() / self.ring.len().max(1)).max(MIN_SHARE);
         let early_data = match &self.role {
             Role::Client(client) => client.early_data,
             Role::Server(_) => EarlyData::Off,
         };
-        let turn = Turn { limit, early_data };
         while outbox.room() >= MIN_ROOM
-            && let Some(slot) = self.ring.pop_front()
+            && let Some((slot, limit)) = self.ring.next(outbox.room())
         {
             let Some(stream) = self.streams.get_mut(slot) else { continue };
+            let turn = Turn { limit, early_data };
             let mut moved = 0;
             let pumped = stream.pump(&mut self.tunnel, outbox, turn, &mut moved);
             progress |= moved > 0;
+            if moved > 0 {
+                stream.talk = if moved < BRIEF { Talk::Brief } else { Talk::Bulk };
+            }
             count(&self.role, stream, moved, Flow::ToPeer);
             self.unanswered.watch(stream);
             stream.send = match pumped {
                 Pumped::More => {
-                    self.ring.push_back(slot);
+                    self.ring.push(slot, stream.talk);
                     SendHalf::Queued
                 }
                 Pumped::Full => {
-                    self.ring.push_front(slot);
+                    self.ring.put_back(slot, stream.talk);
                     stream.send = SendHalf::Queued;
                     break;
                 }
