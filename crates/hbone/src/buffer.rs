@@ -18,8 +18,11 @@ const BATCH_RECORDS: usize = 64;
 pub const BATCH: usize = BATCH_RECORDS * MAX_RECORD_PLAINTEXT;
 /// Payload of a frame that fills a record.
 const FULL_FRAME_PAYLOAD: usize = MAX_RECORD_PLAINTEXT - FRAME_HEADER;
-/// Frames that one call lays out: as many as a batch has records, and the rest of one that was begun before.
-const MAX_FRAMES: usize = BATCH_RECORDS + 1;
+/// Pieces that one call lays out: as many as a batch has records, and the rest of one that was begun before.
+const MAX_PIECES: usize = BATCH_RECORDS + 1;
+/// Records that a frame reaches into at the most. Those who handle frames as a whole, as most HTTP/2 libraries do, have as much
+/// to do for a small one as for a large one, and wait until all of it is there.
+const FRAME_RECORDS: usize = 8;
 /// Payload for which it is worth filling up a record that has been begun, rather than to begin another.
 const MIN_FRAME_PAYLOAD: usize = 256;
 
@@ -188,7 +191,7 @@ impl Outbox {
     }
 
     /// Offers places for up to `limit` bytes of payload in frames of at most `max_payload` each, and lays out as many
-    /// frames as `fill` says it filled. `head` gives a frame's header for the length of its payload; without one the
+    /// as `fill` says it filled. `head` gives a frame's header for the length of its payload; without one the
     /// frame and all behind it are left out.
     pub(crate) fn lay_out_payload<E>(
         &mut self,
@@ -200,31 +203,39 @@ impl Outbox {
         let limit = limit.min(BATCH);
         self.make_room(limit + (limit / FULL_FRAME_PAYLOAD + 2) * (HEADER + FRAME_HEADER + TRAILER));
         let begun = !self.records.is_empty();
-        let offered = Frames { at: self.filled, begun, room: self.open_room(), left: limit, max_payload };
+        let records = ((max_payload + FRAME_HEADER) / MAX_RECORD_PLAINTEXT).clamp(1, FRAME_RECORDS);
+        let offered = Pieces { at: self.filled, begun, room: self.open_room(), left: limit, records, frame: 0 };
         let filled = {
-            let mut places: [IoSliceMut<'_>; MAX_FRAMES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let mut places: [IoSliceMut<'_>; MAX_PIECES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
             let mut used = 0;
             let mut rest = &mut self.bytes[self.filled..];
             let mut at = self.filled;
-            for (frame, place) in offered.clone().zip(&mut places) {
-                let (_, behind) = rest.split_at_mut(frame.payload.start - at);
-                let (payload, behind) = behind.split_at_mut(frame.payload.len());
+            for (piece, place) in offered.clone().zip(&mut places) {
+                let (_, behind) = rest.split_at_mut(piece.payload.start - at);
+                let (payload, behind) = behind.split_at_mut(piece.payload.len());
                 *place = IoSliceMut::new(payload);
                 rest = behind;
-                at = frame.payload.end;
+                at = piece.payload.end;
                 used += 1;
             }
             fill(&mut places[..used])?
         };
         let mut laid = 0;
-        for frame in (Frames { left: filled.min(limit), ..offered }).take(MAX_FRAMES) {
-            let Some(head) = head(frame.payload.len()) else { break };
-            if frame.begins_record {
+        for piece in (Pieces { left: filled.min(limit), ..offered }).take(MAX_PIECES) {
+            let head = match piece.frame.map(&mut head) {
+                Some(None) => break,
+                Some(Some(head)) => Some(head),
+                None => None,
+            };
+            if piece.begins_record {
                 self.begin(Content::Data);
             }
-            self.bytes[self.filled..frame.payload.start].copy_from_slice(&head);
-            self.filled = frame.payload.end;
-            laid += frame.payload.len();
+            if let Some(head) = head {
+                self.put(&head);
+            }
+            debug_assert_eq!(self.filled, piece.payload.start);
+            self.filled = piece.payload.end;
+            laid += piece.payload.len();
         }
         Ok(laid)
     }
@@ -304,10 +315,10 @@ impl Outbox {
     }
 }
 
-/// Where the frames of one stream's payload go, each within one record. The places of the first frames do not depend on
-/// how many follow.
+/// Where one stream's payload goes: frames that end where a record does, or where there is no more payload. The places of
+/// the first pieces do not depend on how many follow.
 #[derive(Debug, Clone)]
-struct Frames {
+struct Pieces {
     /// End of what is laid out.
     at: usize,
     /// Whether a record has been begun, which has to be closed before another.
@@ -316,34 +327,47 @@ struct Frames {
     room: usize,
     /// Payload that has no place yet.
     left: usize,
-    max_payload: usize,
+    /// Records that a frame may reach into.
+    records: usize,
+    /// Payload that the frame begun last still takes.
+    frame: usize,
 }
 
-/// The place of one frame.
-struct Frame {
+/// Payload within one frame and one record.
+struct Piece {
     begins_record: bool,
+    /// The payload of the frame that begins here, if one does.
+    frame: Option<usize>,
     payload: Range<usize>,
 }
 
-impl Iterator for Frames {
-    type Item = Frame;
+impl Iterator for Pieces {
+    type Item = Piece;
 
-    fn next(&mut self) -> Option<Frame> {
+    fn next(&mut self) -> Option<Piece> {
         if self.left == 0 {
             return None;
         }
-        let begins_record = self.room < FRAME_HEADER + MIN_FRAME_PAYLOAD;
+        let begins_frame = self.frame == 0;
+        let begins_record = if begins_frame { self.room < FRAME_HEADER + MIN_FRAME_PAYLOAD } else { self.room == 0 };
         if begins_record {
             self.at += if self.begun { TRAILER + HEADER } else { HEADER };
             self.begun = true;
             self.room = MAX_RECORD_PLAINTEXT;
         }
-        let start = self.at + FRAME_HEADER;
-        let length = self.left.min(self.max_payload).min(self.room - FRAME_HEADER);
-        self.at = start + length;
-        self.room -= FRAME_HEADER + length;
+        if begins_frame {
+            self.at += FRAME_HEADER;
+            self.room -= FRAME_HEADER;
+            self.frame = self.left.min(self.room + (self.records - 1) * MAX_RECORD_PLAINTEXT);
+        }
+        let frame = begins_frame.then_some(self.frame);
+        let start = self.at;
+        let length = self.frame.min(self.room);
+        self.at += length;
+        self.room -= length;
+        self.frame -= length;
         self.left -= length;
-        Some(Frame { begins_record, payload: start..self.at })
+        Some(Piece { begins_record, frame, payload: start..self.at })
     }
 }
 
@@ -374,5 +398,78 @@ impl Aside {
     /// Notes that `n` octets of the room have been written.
     pub(crate) fn written(&mut self, n: usize) {
         self.filled = (self.filled + n).min(self.bytes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    /// Lays out so much payload after `before` octets of other frames, with room for `limit`; yields the payload of each
+    /// frame, and how much each record carries.
+    fn laid_out(before: usize, (filled, limit): (usize, usize), max_payload: usize) -> (Vec<usize>, Vec<usize>) {
+        let mut outbox = Outbox::default();
+        outbox.lay_out(&vec![b'-'; before]);
+        let mut frames = Vec::new();
+        let mut next = 0_u8;
+        let fill = |places: &mut [IoSliceMut<'_>]| {
+            assert_eq!(places.iter().map(|place| place.len()).sum::<usize>(), limit);
+            for octet in places.iter_mut().flat_map(|place| place.iter_mut()).take(filled) {
+                *octet = next;
+                next = (next + 1) % 251;
+            }
+            Ok::<_, std::convert::Infallible>(filled)
+        };
+        let head = |payload| {
+            frames.push(payload);
+            Some([b'H'; FRAME_HEADER])
+        };
+        assert_eq!(outbox.lay_out_payload(limit, max_payload, fill, head), Ok(filled));
+        let (mut records, mut plaintext) = (Vec::new(), Vec::new());
+        let seal = |_, record: &mut [u8]| {
+            let inside = &record[HEADER..record.len() - TRAILER];
+            records.push(inside.len());
+            plaintext.extend_from_slice(inside);
+            Ok::<_, std::convert::Infallible>(())
+        };
+        assert!(outbox.seal_in_place(seal).is_ok());
+        let mut rest = plaintext.as_slice();
+        assert!(rest.split_off(..before).is_some_and(|other| other.iter().all(|octet| *octet == b'-')));
+        let mut expected = (0..251_u8).cycle();
+        for payload in &frames {
+            assert_eq!(rest.split_off(..FRAME_HEADER), Some(&[b'H'; FRAME_HEADER][..]));
+            let payload = rest.split_off(..*payload).unwrap_or_default();
+            assert!(payload.iter().all(|octet| expected.next() == Some(*octet)));
+        }
+        assert_eq!(rest, [0; 0]);
+        (frames, records)
+    }
+
+    #[test]
+    fn a_frame_fills_a_record_where_the_peer_takes_no_larger_ones() {
+        let (frames, records) = laid_out(0, (40_000, MIB / 2), MAX_RECORD_PLAINTEXT);
+        assert_eq!(frames, [16_375, 16_375, 7_250]);
+        assert_eq!(records, [16_384, 16_384, 7_259]);
+    }
+
+    #[test]
+    fn a_frame_fills_several_records_where_the_peer_takes_large_ones() {
+        let (frames, records) = laid_out(0, (200_000, MIB / 2), MIB);
+        assert_eq!(frames, [131_063, 68_937]);
+        assert_eq!(records, [vec![16_384; 12], vec![3_410]].concat());
+        assert_eq!(laid_out(0, (100_000, MIB), 40_000).0, [32_759, 32_759, 32_759, 1_723]);
+    }
+
+    #[test]
+    fn frames_go_on_in_a_record_that_has_been_begun() {
+        let (frames, records) = laid_out(1_384, (200_000, BATCH), MIB);
+        assert_eq!(frames, [129_679, 70_321]);
+        assert_eq!(records, [vec![16_384; 12], vec![4_794]].concat());
+        let nearly_full = 16_384 - FRAME_HEADER - MIN_FRAME_PAYLOAD + 1;
+        assert_eq!(laid_out(nearly_full, (10, 10), MIB), (vec![10], vec![nearly_full, 19]));
+        let whole_batch = laid_out(1_384, (BATCH, BATCH), MIB).0;
+        assert_eq!((whole_batch.len(), whole_batch[0], whole_batch[1]), (9, 129_679, 131_063));
     }
 }
