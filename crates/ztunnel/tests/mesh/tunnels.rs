@@ -10,6 +10,8 @@ use testkit::mesh::Pod;
 use super::{Outcome, TwoNodes, at, eventually, metric, spec};
 
 const APP_PORT: u16 = 9000;
+/// Connections in less than a second.
+const BURST: usize = 600;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -63,7 +65,29 @@ pub fn tests() -> Vec<Test> {
             assert_eq!(exchange(&mesh.client, at(&neighbour, APP_PORT), b"again")?, b"again");
             Ok(())
         }),
+        test("very many connections to one peer share a tunnel for each worker, and no more", || {
+            let mesh = TwoNodes::start_with(&spec().env("ZTUNNEL_WORKER_THREADS", "2"))?;
+            let _echo = serve_echo(&mesh.server, APP_PORT)?;
+            let _first = opened(&mesh.client, &mesh.server)?;
+            assert_eq!(tunnels(&mesh)?, 1);
+            // How fast they come is the machine's: a span in which it was held up is not one of very many.
+            let shared = || burst(&mesh).is_ok() && tunnels(&mesh).is_ok_and(|open| open > 1);
+            eventually("there is a tunnel for each worker", shared)?;
+            burst(&mesh)?;
+            burst(&mesh)?;
+            assert_eq!(tunnels(&mesh)?, 2);
+            Ok(())
+        }),
     ]
+}
+
+/// Connects and leaves, again and again.
+fn burst(mesh: &TwoNodes) -> Outcome {
+    let server = at(&mesh.server, APP_PORT);
+    for _ in 0..BURST {
+        drop(mesh.client.run(|| TcpStream::connect(server))??);
+    }
+    Ok(())
 }
 
 fn opened(from: &Pod, to: &Pod) -> Outcome<TcpStream> {
