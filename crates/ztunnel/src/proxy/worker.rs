@@ -5,7 +5,7 @@
 //! an accepted tunnel on the next worker in turn, a dialled one as [`placement`](super::placement) says.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -51,8 +51,9 @@ impl Workers {
         for i in 0..count.max(1) {
             let mut builder = Builder::new_current_thread();
             let runtime = builder.enable_all().on_thread_park(yielding::before_sleep).build()?;
-            let yielded = Arc::<AtomicU64>::default();
-            all.push(Worker { runtime: runtime.handle().clone(), yielded: Arc::clone(&yielded) });
+            let worker = Worker::new(runtime.handle().clone());
+            let yielded = Arc::clone(&worker.yielded);
+            all.push(worker);
             let (stop, stopped) = oneshot::channel();
             let thread = std::thread::Builder::new().name(format!("ztunnel-{i}")).spawn(move || {
                 yielding::count_in(yielded);

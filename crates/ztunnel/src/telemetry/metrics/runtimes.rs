@@ -17,21 +17,41 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Runtimes(Arc<OnceLock<Vec<Worker>>>);
 
-/// A worker thread of the data plane.
+/// A worker thread of the data plane. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Worker {
     /// Its runtime.
     pub runtime: Handle,
     /// For how many nanoseconds it has let other threads run when it had nothing to do. To its runtime that is work.
     pub yielded: Arc<AtomicU64>,
+    work: Arc<Work>,
 }
 
+/// How long somebody has been at work, in nanoseconds, as was last told.
+#[derive(Debug, Default)]
+struct Work(AtomicU64);
+
 impl Worker {
-    /// For how long it has been at work.
+    /// The worker of that runtime.
+    #[must_use]
+    pub fn new(runtime: Handle) -> Self {
+        Self { runtime, yielded: Arc::default(), work: Arc::default() }
+    }
+
+    /// For how long it has been at work. Never less than it was.
     #[must_use]
     pub fn busy(&self) -> Duration {
         let yielded = Duration::from_nanos(self.yielded.load(Ordering::Relaxed));
-        self.runtime.metrics().worker_total_busy_duration(0).saturating_sub(yielded)
+        self.work.without(self.runtime.metrics().worker_total_busy_duration(0), yielded)
+    }
+}
+
+impl Work {
+    /// What of `busy` was not yielded. The runtime counts a wait later than the worker does: a counter that went back
+    /// meanwhile would look as if the process had been started anew.
+    fn without(&self, busy: Duration, yielded: Duration) -> Duration {
+        let worked = u64::try_from(busy.saturating_sub(yielded).as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.0.fetch_max(worked, Ordering::Relaxed).max(worked))
     }
 }
 
@@ -87,4 +107,18 @@ fn each<W, T: prometheus_client::encoding::EncodeCounterValue>(
         metric.encode_family(&[("worker", at)])?.encode_counter::<NoLabelSet, _, u64>(&number(worker), None)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_at_work_is_without_waits_and_never_goes_back() {
+        let work = Work::default();
+        let seconds = Duration::from_secs;
+        assert_eq!(work.without(seconds(5), seconds(2)), seconds(3));
+        assert_eq!(work.without(seconds(5), seconds(4)), seconds(3), "a wait that the runtime has not counted yet");
+        assert_eq!(work.without(seconds(8), seconds(4)), seconds(4));
+    }
 }
