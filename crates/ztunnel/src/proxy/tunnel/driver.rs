@@ -37,7 +37,7 @@ use crate::proxy::outbound::Failure;
 use crate::proxy::pool::Pool;
 use crate::telemetry::Census;
 
-/// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk data each way.
+/// Rounds of work before other tasks of the worker get their turn: about 8 MiB of bulk out and 4 in.
 const ROUNDS: usize = 8;
 /// What has to be left of a batch for another stream to begin in it.
 const MIN_ROOM: usize = 16 * 1024;
