@@ -181,11 +181,20 @@ pub fn set_congestion_control(route: KnownRoute, interface: &str, name: &str) ->
 
 /// Lets this namespace forward packets between its interfaces.
 pub fn enable_forwarding() -> Result<(), LinkError> {
-    let write = |path: &str| {
-        fs::write(path, "1").map_err(|source| LinkError { action: format!("enable forwarding in {path}"), source })
-    };
-    write("/proc/sys/net/ipv4/ip_forward")?;
-    if ipv6_available() { write("/proc/sys/net/ipv6/conf/all/forwarding") } else { Ok(()) }
+    set("/proc/sys/net/ipv4/ip_forward", "1")?;
+    if ipv6_available() { set("/proc/sys/net/ipv6/conf/all/forwarding", "1") } else { Ok(()) }
+}
+
+/// Has interfaces that this namespace gets from now on use their own IPv6 addresses at once.
+///
+/// Otherwise the kernel looks for a second or two whether another has the link-local one, and answers no neighbour until
+/// then: whoever asked first may have given up (three questions, a second each).
+pub fn trust_addresses() -> Result<(), LinkError> {
+    if ipv6_available() { set("/proc/sys/net/ipv6/conf/default/accept_dad", "0") } else { Ok(()) }
+}
+
+fn set(path: &str, value: &str) -> Result<(), LinkError> {
+    fs::write(path, value).map_err(|source| LinkError { action: format!("write {value} to {path}"), source })
 }
 
 fn perform(message: &Message, action: impl FnOnce() -> String) -> Result<(), LinkError> {

@@ -252,7 +252,9 @@ impl Directory {
     /// A fresh namespace that can be found by its name.
     fn namespace(&self, name: &str) -> Result<NetNs, MeshError> {
         let made = NetNs::new().and_then(|netns| netns.publish(&self.netns_file(name)).map(|()| netns));
-        made.map_err(|source| MeshError::Namespace { name: name.to_owned(), source })
+        let netns = made.map_err(|source| MeshError::Namespace { name: name.to_owned(), source })?;
+        within(&netns, name, link::trust_addresses)?;
+        Ok(netns)
     }
 
     fn withdraw(&self, name: &str) -> Result<(), MeshError> {
