@@ -13,7 +13,7 @@ pub mod export;
 pub mod files;
 pub mod identity;
 pub mod inpod;
-mod memory;
+pub mod memory;
 pub mod net;
 pub mod proxy;
 pub mod state;

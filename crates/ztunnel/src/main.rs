@@ -14,6 +14,9 @@ use ztunnel::version::BuildInfo;
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+#[cfg(not(feature = "jemalloc"))]
+#[global_allocator]
+static ALLOCATOR: ztunnel::memory::Aligned = ztunnel::memory::Aligned;
 
 /// What jemalloc is started with (spec admin-and-telemetry 2); `_RJEM_MALLOC_CONF` adds to it. Samples can be taken and are
 /// not until somebody asks for them; pages go back to the system five seconds after their last use.

@@ -12,9 +12,11 @@ mod jemalloc;
 #[cfg(not(feature = "jemalloc"))]
 mod plain;
 
+mod aligned;
 mod driver;
 mod ebb;
 
+pub use aligned::Aligned;
 pub use driver::give_back_after_load;
 
 #[cfg(feature = "jemalloc")]
@@ -24,7 +26,6 @@ use plain as allocator;
 
 /// Whether it is sampled who allocates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "no allocator has all of these states")]
 pub enum Sampling {
     /// Now.
     Active,
