@@ -53,6 +53,13 @@ impl FromStr for Identity {
     }
 }
 
+impl Identity {
+    /// As policies name it: without the scheme.
+    pub fn principal(&self) -> String {
+        [self.trust_domain.as_str(), "/ns/", self.namespace.as_str(), "/sa/", self.service_account.as_str()].concat()
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}/ns/{}/sa/{}", Self::SCHEME, self.trust_domain, self.namespace, self.service_account)
@@ -75,6 +82,13 @@ mod tests {
             let identity: Identity = text.parse().unwrap();
             assert_eq!((identity.to_string(), format!("{identity:?}")), (text.to_owned(), text.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_principal_is_an_identity_without_its_scheme() {
+        let identity: Identity = "spiffe://td/ns/shop/sa/cart".parse().unwrap();
+        assert_eq!(identity.principal(), "td/ns/shop/sa/cart");
+        assert_eq!(format!("{}{}", Identity::SCHEME, identity.principal()), identity.to_string());
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl<'a> Subject<'a> {
 
     fn principal(&self) -> Option<&str> {
         let identity = self.identity?;
-        Some(self.principal.get_or_init(|| identity.to_string().split_off(Identity::SCHEME.len())))
+        Some(self.principal.get_or_init(|| identity.principal()))
     }
 }
 

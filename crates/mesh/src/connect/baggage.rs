@@ -4,6 +4,7 @@
 //! Values that the grammar does not allow are percent-encoded on the way out and decoded on the way in. Nothing that
 //! is read here may be trusted for a decision: a peer writes what it likes.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -111,9 +112,9 @@ fn encode(out: &mut String, text: &str) {
 }
 
 /// Undoes percent-encoding; text that does not decode to UTF-8 without control characters is left as it is.
-fn decode(text: &str) -> String {
+fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
-        return text.to_owned();
+        return text.into();
     }
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -123,7 +124,7 @@ fn decode(text: &str) -> String {
             (b'%', [high, low, after @ ..]) => {
                 let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
                 let (Some(high), Some(low)) = (digit(high), digit(low)) else {
-                    return text.to_owned();
+                    return text.into();
                 };
                 out.push(high << 4 | low);
                 rest = after;
@@ -135,8 +136,8 @@ fn decode(text: &str) -> String {
         }
     }
     match String::from_utf8(out) {
-        Ok(decoded) if !decoded.chars().any(char::is_control) => decoded,
-        _ => text.to_owned(),
+        Ok(decoded) if !decoded.chars().any(char::is_control) => decoded.into(),
+        _ => text.into(),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::name::Hostname;
 
 /// The header's value for a client, and the service that it meant if that is known.
 pub fn write(client: SocketAddr, service: Option<&Hostname>) -> String {
-    let mut value = format!("for=\"{client}\"");
+    let mut value = String::with_capacity(96); // as much as most take
+    let _ = write!(value, "for=\"{client}\"");
     // A host name that is not one would need quoting, which peers do not undo: leave it out.
     if let Some(host) = service.filter(|host| is_token(host.as_str())) {
         let _ = write!(value, ";host={host}");
