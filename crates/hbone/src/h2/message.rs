@@ -43,6 +43,11 @@ fn field_size(name: &[u8], value: &[u8]) -> usize {
     name.len() + value.len() + 32
 }
 
+/// Room for the names and values of most blocks, in octets.
+const USUAL_TEXT: usize = 320;
+/// Headers of most blocks.
+const USUAL_NUMBER: usize = 4;
+
 /// Received headers in the order of the wire, in one piece of memory.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers {
@@ -54,22 +59,26 @@ pub struct Headers {
 impl Headers {
     /// Names and values in order, repeated names included.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        // Names passed `check_name` and so are ASCII.
+        self.fields().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, value)| value));
         starts.zip(&self.ends).filter_map(|(start, &(name, value))| {
             let (start, name, value) = (start as usize, name as usize, value as usize);
-            // Names passed `check_name` and so are ASCII.
-            Some((std::str::from_utf8(self.text.get(start..name)?).ok()?, self.text.get(name..value)?))
+            Some((self.text.get(start..name)?, self.text.get(name..value)?))
         })
     }
 
     /// Every value of the headers with this lower-case name, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter_map(move |(n, value)| (n == name).then_some(value))
+        self.fields().filter_map(move |(n, value)| (n == name.as_bytes()).then_some(value))
     }
 
     /// The first value with this lower-case name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find_map(|(n, value)| (n == name).then_some(value))
+        self.fields().find_map(|(n, value)| (n == name.as_bytes()).then_some(value))
     }
 
     /// Number of headers.
@@ -84,10 +93,23 @@ impl Headers {
 
     fn push(&mut self, name: &[u8], value: &[u8]) {
         let end = |text: &Vec<u8>| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        if self.text.is_empty() {
+            self.text.reserve(USUAL_TEXT);
+            self.ends.reserve(USUAL_NUMBER);
+        }
         self.text.extend_from_slice(name);
         let name_end = end(&self.text);
         self.text.extend_from_slice(value);
         self.ends.push((name_end, end(&self.text)));
+    }
+}
+
+impl<'a> FromIterator<Header<'a>> for Headers {
+    /// Headers that were not received; whoever makes them up answers for what they say.
+    fn from_iter<T: IntoIterator<Item = Header<'a>>>(headers: T) -> Self {
+        let mut all = Self::default();
+        headers.into_iter().for_each(|header| all.push(header.name.as_bytes(), header.value));
+        all
     }
 }
 

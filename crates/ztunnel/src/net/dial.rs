@@ -65,16 +65,16 @@ impl Dialer {
     ///
     /// # Errors
     /// The kernel's, or kind `TimedOut` after [`DIAL_TIMEOUT`].
-    pub async fn dial(&self, permit: &Permit, first_bytes: FirstBytes) -> io::Result<TcpStream> {
-        self.establish(permit, DIAL_TIMEOUT, first_bytes).await
+    pub fn dial(&self, permit: &Permit, first_bytes: FirstBytes) -> impl Future<Output = io::Result<TcpStream>> {
+        self.establish(permit, DIAL_TIMEOUT, first_bytes)
     }
 
     /// The same within a time that may be shorter than [`DIAL_TIMEOUT`].
     ///
     /// # Errors
     /// The kernel's, or kind `TimedOut`.
-    pub async fn dial_within(&self, permit: &Permit, patience: Duration) -> io::Result<TcpStream> {
-        self.establish(permit, patience, FirstBytes::Unknown).await
+    pub fn dial_within(&self, permit: &Permit, patience: Duration) -> impl Future<Output = io::Result<TcpStream>> {
+        self.establish(permit, patience, FirstBytes::Unknown)
     }
 
     async fn establish(&self, permit: &Permit, patience: Duration, first: FirstBytes) -> io::Result<TcpStream> {

@@ -56,14 +56,13 @@ impl Context {
         let mut learnt = Learnt::default();
         let mut last = None;
         for _ in 0..MAX_NEEDS {
-            match decide(&learnt) {
+            let need = match decide(&learnt) {
                 Ok(decision) => return Ok(decision),
                 Err(Halt::Refuse(refusal)) => return Err(refusal),
-                Err(Halt::Need(need)) => {
-                    Box::pin(self.find_out(&need, &mut learnt)).await; // rare as well
-                    last = Some(need);
-                }
-            }
+                Err(Halt::Need(need)) => need,
+            };
+            Box::pin(self.find_out(&need, &mut learnt)).await; // rare as well
+            last = Some(need);
         }
         Err(last.map_or_else(|| Refusal::UnknownLocalWorkload(self.who.clone()), |need| self.unmet(need)))
     }

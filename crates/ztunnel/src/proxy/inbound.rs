@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hbone::h2::Request;
+use hbone::h2::{Header, Request};
 use mesh::ask::{Halt, Learnt};
 use mesh::authorize::{Denied, Verdict};
 use mesh::permit::{Grant, Standing};
@@ -54,27 +54,18 @@ impl InboundTunnel {
     /// Decides about a request, and connects the app if the answer is yes.
     pub(super) fn answer(
         self: &Arc<Self>,
-        request: &Request,
+        request: Request,
         said: Said,
     ) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
         let this = Arc::clone(self);
-        let request = OwnedRequest::from(request);
-        Box::pin(async move { this.decide(request, &said).await })
+        Box::pin(async move { this.decide(&request, &said).await.into() })
     }
 
     /// The same for a connection that is not asked for by HTTP; the headers are those that the request would have.
     pub(super) async fn connect_for(self: &Arc<Self>, authority: &str, headers: &[(&'static str, String)]) -> Answer {
-        let all = |name| headers.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.clone().into());
-        let first = |name| all(name).next();
-        let request = OwnedRequest {
-            method: "CONNECT".to_owned(),
-            authority: authority.to_owned(),
-            baggage: all("baggage").collect(),
-            forwarded: first("forwarded"),
-            forwarded_network: first("x-forwarded-network"),
-            traceparent: first("traceparent"),
-        };
-        self.decide(request, &Said::default()).await
+        let headers = headers.iter().map(|(name, value)| Header::new(name, value)).collect();
+        let request = Request { method: "CONNECT".into(), authority: Some(authority.into()), headers };
+        self.decide(&request, &Said::default()).await.into()
     }
 
     /// Whether nothing has been published since a decision was made.
@@ -87,79 +78,56 @@ impl InboundTunnel {
         recheck(&self.context, standing, patience)
     }
 
-    async fn decide(&self, request: OwnedRequest, said: &Said) -> Answer {
-        let admitted = match self.context.local().await {
+    async fn decide(&self, request: &Request, said: &Said) -> Result<Box<Accepted>, Cause> {
+        let asked = match self.context.local().await {
             Ok(workload) => {
-                self.context.settle(|learnt| self.admit(&request, &workload, learnt)).await.map_err(Box::new)
+                self.ask(self.context.settle(|learnt| self.admit(request, &workload, learnt)).await, request)
             }
-            Err(refusal) => Err(Box::new(refusal)),
+            Err(refusal) => self.ask(Err(refusal), request),
         };
-        let admission = match admitted {
-            Ok(admission) => admission,
-            Err(refusal) => {
-                self.context.deny_early(self.peer, self.local, Direction::Inbound, &refusal);
-                return Answer::Refuse(refusal.cause());
-            }
-        };
-        let headers = admission.response_baggage().map(|baggage| ("baggage", baggage)).into_iter().collect();
-        let prologue = admission.proxy_header().map(|header| header.encode()).unwrap_or_default();
+        let (asked, headers, prologue) = asked?;
         if !prologue.is_empty() {
             said.something();
         }
-        match connect(&self.context, admission, request.trace(), said).await {
-            Ok(Connected { app, standing, decided_on, meter }) => {
-                Answer::Accept(Box::new(Accepted { app, standing, decided_on, meter, headers, prologue }))
-            }
-            Err(cause) => Answer::Refuse(cause),
-        }
+        let Connected { app, standing, decided_on, meter } = asked.connect(&self.context, said).await?;
+        Ok(Box::new(Accepted { app, standing, decided_on, meter, headers, prologue }))
     }
 
-    fn admit(&self, request: &OwnedRequest, workload: &Arc<Workload>, learnt: &Learnt) -> Result<Admission, Halt> {
-        let baggage: Vec<&[u8]> = request.baggage.iter().map(Vec::as_slice).collect();
+    /// Asks the policies about what was admitted. With it come the headers of a 200, and what the app is told first.
+    fn ask(&self, admitted: Result<Admission, Refusal>, request: &Request) -> Result<(Asked, Told, Vec<u8>), Cause> {
+        let admission = admitted.map_err(|refusal| {
+            self.context.deny_early(self.peer, self.local, Direction::Inbound, &refusal);
+            refusal.cause()
+        })?;
+        let headers = admission.response_baggage().map(|baggage| ("baggage", baggage)).into_iter().collect();
+        let prologue = admission.proxy_header().map(|header| header.encode()).unwrap_or_default();
+        Ok((Asked::of(&self.context, admission, trace_of(request)), headers, prologue))
+    }
+
+    fn admit(&self, request: &Request, workload: &Arc<Workload>, learnt: &Learnt) -> Result<Admission, Halt> {
+        let headers = &request.headers;
+        let baggage: Vec<&[u8]> = headers.all("baggage").collect();
         let asked = HboneRequest {
             peer: self.peer,
             local: self.local,
             identity: self.identity.as_ref(),
             method: &request.method,
-            authority: &request.authority,
+            authority: request.authority.as_deref().unwrap_or_default(),
             baggage: &baggage,
-            forwarded: request.forwarded.as_deref(),
-            forwarded_network: request.forwarded_network.as_deref(),
+            forwarded: headers.get("forwarded"),
+            forwarded_network: headers.get("x-forwarded-network"),
         };
         admit_hbone(&self.context.views.current().view, workload, &asked, learnt, &self.context.config.admit)
     }
 }
 
-/// What matters of a request, kept while it is decided.
-struct OwnedRequest {
-    method: String,
-    authority: String,
-    baggage: Vec<Vec<u8>>,
-    forwarded: Option<Vec<u8>>,
-    forwarded_network: Option<Vec<u8>>,
-    traceparent: Option<Vec<u8>>,
-}
+/// Headers of an answer.
+type Told = Vec<(&'static str, String)>;
 
-impl From<&Request> for OwnedRequest {
-    fn from(request: &Request) -> Self {
-        let first = |name| request.headers.get(name).map(<[u8]>::to_vec);
-        Self {
-            method: request.method.to_string(),
-            authority: request.authority.as_deref().unwrap_or_default().to_owned(),
-            baggage: request.headers.all("baggage").map(<[u8]>::to_vec).collect(),
-            forwarded: first("forwarded"),
-            forwarded_network: first("x-forwarded-network"),
-            traceparent: first("traceparent"),
-        }
-    }
-}
-
-impl OwnedRequest {
-    /// The id that the peer gave the connection, or a new one.
-    fn trace(&self) -> Traceparent {
-        let given = self.traceparent.as_deref().and_then(Traceparent::parse);
-        given.unwrap_or_else(super::random::first_known)
-    }
+/// The id that the peer gave the connection, or a new one.
+fn trace_of(request: &Request) -> Traceparent {
+    let given = request.headers.get("traceparent").and_then(Traceparent::parse);
+    given.unwrap_or_else(super::random::first_known)
 }
 
 /// A plain connection that reached a pod, from accept to its app being connected. `None` if it is not to be.
@@ -179,7 +147,9 @@ pub(super) async fn accept_plaintext(
         Err(refusal) => Err(refusal),
     };
     match admitted {
-        Ok(admission) => connect(context, admission, super::random::first_known(), &Said::default()).await.ok(),
+        Ok(admission) => {
+            Asked::of(context, admission, super::random::first_known()).connect(context, &Said::default()).await.ok()
+        }
         Err(refusal) => {
             context.deny_early(peer, original_destination, Direction::Inbound, &refusal);
             None
@@ -197,59 +167,66 @@ pub(super) struct Connected {
     pub(super) meter: Meter,
 }
 
-/// Authorizes an admission and dials its app. The connection is on record from here on; an error is what
-/// whoever asked is told.
-async fn connect(context: &Context, admission: Admission, trace: Traceparent, said: &Said) -> Result<Connected, Cause> {
-    let mut meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace)));
-    let (permit, decided_on) = match allow(context, admission).await {
-        Ok(allowed) => allowed,
-        Err(refusal) => {
-            meter.decided(refusal.denial().and_then(Decided::of_denial));
-            meter.finish(Outcome::failed(refusal.cause(), refusal.to_string()));
-            return Err(refusal.cause());
-        }
-    };
-    meter.decided(verdict_of(&permit).and_then(|verdict| Decided::of(&verdict.decision)));
-    let first_bytes = if said.anything() { FirstBytes::Ours } else { FirstBytes::Unknown };
-    match context.dialer.dial(&permit, first_bytes).await {
-        Ok(app) => {
-            meter.connected();
-            Ok(Connected { app, standing: permit.standing().map(Box::new), decided_on, meter })
-        }
-        Err(error) => {
-            meter.finish(Outcome::failed(Cause::AppUnreachable, format!("connection failed: {error}")));
-            Err(Cause::AppUnreachable)
+/// A connection that is on record, and what the policies said of it.
+struct Asked {
+    meter: Meter,
+    answer: Result<(Permit, u64), Box<Denied>>,
+}
+
+impl Asked {
+    /// Puts an admission on record and asks the policies.
+    fn of(context: &Context, admission: Admission, trace: Traceparent) -> Self {
+        let meter = context.telemetry.open(Arc::new(Flow::inbound(&admission, trace)));
+        let now = context.views.current();
+        let answer = authorize(&now.view, admission).map(|permit| (permit, now.version));
+        Self { meter, answer }
+    }
+
+    /// Dials the app, if that is allowed. An error is what whoever asked is told.
+    ///
+    /// What is awaited is kept small, since there is one for each connection: nothing is in it twice.
+    fn connect(self, context: &Context, said: &Said) -> impl Future<Output = Result<Connected, Cause>> + Send {
+        let Self { mut meter, mut answer } = self;
+        async move {
+            if let Err(denied) = answer {
+                answer = Box::pin(ask_again(context, denied)).await; // rare, and larger than all that is not
+            }
+            let (permit, decided_on) = match answer {
+                Ok(allowed) => allowed,
+                Err(denied) => {
+                    context.telemetry.policy_decision(Some(&denied.verdict));
+                    meter.decided(denied.refusal.denial().and_then(Decided::of_denial));
+                    meter.finish(Outcome::failed(denied.refusal.cause(), denied.refusal.to_string()));
+                    return Err(denied.refusal.cause());
+                }
+            };
+            context.telemetry.policy_decision(verdict_of(&permit));
+            meter.decided(verdict_of(&permit).and_then(|verdict| Decided::of(&verdict.decision)));
+            let first_bytes = if said.anything() { FirstBytes::Ours } else { FirstBytes::Unknown };
+            match context.dialer.dial(&permit, first_bytes).await {
+                Ok(app) => {
+                    meter.connected();
+                    Ok(Connected { app, standing: permit.standing().map(Box::new), decided_on, meter })
+                }
+                Err(error) => {
+                    meter.finish(Outcome::failed(Cause::AppUnreachable, format!("connection failed: {error}")));
+                    Err(Cause::AppUnreachable)
+                }
+            }
         }
     }
 }
 
-/// Asks the policies. A policy that the workload refers to and that has not been announced is waited for.
-async fn allow(context: &Context, admission: Admission) -> Result<(Permit, u64), Refusal> {
-    let now = context.views.current();
-    let denied = match authorize(&now.view, admission) {
-        Ok(permit) => {
-            context.telemetry.policy_decision(verdict_of(&permit));
-            return Ok((permit, now.version));
-        }
-        Err(denied) => denied,
-    };
-    let Denied { refusal, verdict, admission } = *denied;
-    if refusal.need().is_none() {
-        context.telemetry.policy_decision(Some(&verdict));
-        return Err(refusal);
+/// Asks the policies once more if they denied for want of one that the workload refers to and that has not been announced:
+/// it is waited for.
+async fn ask_again(context: &Context, denied: Box<Denied>) -> Result<(Permit, u64), Box<Denied>> {
+    if denied.refusal.need().is_none() {
+        return Err(denied);
     }
+    let admission = denied.admission;
     context.views.wait_for(|view| authorize(view, admission.clone()).map_or_else(settled, |_| Some(()))).await;
     let now = context.views.current();
-    match authorize(&now.view, admission) {
-        Ok(permit) => {
-            context.telemetry.policy_decision(verdict_of(&permit));
-            Ok((permit, now.version))
-        }
-        Err(denied) => {
-            context.telemetry.policy_decision(Some(&denied.verdict));
-            Err(denied.refusal)
-        }
-    }
+    authorize(&now.view, admission).map(|permit| (permit, now.version))
 }
 
 /// Whether a denial is final, as opposed to one for want of an announcement.

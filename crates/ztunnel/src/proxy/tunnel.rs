@@ -140,6 +140,12 @@ pub(super) enum Answer {
     Refuse(Cause),
 }
 
+impl From<Result<Box<Accepted>, Cause>> for Answer {
+    fn from(outcome: Result<Box<Accepted>, Cause>) -> Self {
+        outcome.map_or_else(Self::Refuse, Self::Accept)
+    }
+}
+
 /// An accepted request: the app is connected.
 pub(super) struct Accepted {
     pub(super) app: TcpStream,

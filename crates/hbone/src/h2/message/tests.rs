@@ -25,6 +25,15 @@ fn a_connect_request_is_taken_apart() {
 }
 
 #[test]
+fn headers_that_are_made_up_read_as_received_ones() {
+    let made: Headers =
+        [("a", "1"), ("b", ""), ("a", "2")].map(|(name, value)| Header::new(name, value)).into_iter().collect();
+    let fields = [(":method", "CONNECT"), (":authority", "a:1"), ("a", "1"), ("b", ""), ("a", "2")];
+    assert_eq!(made, collect(&fields).request().unwrap().headers);
+    assert_eq!(made.iter().collect::<Vec<_>>(), [("a", &b"1"[..]), ("b", b""), ("a", b"2")]);
+}
+
+#[test]
 fn other_methods_are_handed_on_with_what_they_need() {
     let request = collect(&[(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "a")]).request();
     assert_eq!(&*request.unwrap().method, "GET");

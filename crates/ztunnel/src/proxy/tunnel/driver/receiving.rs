@@ -90,7 +90,7 @@ impl Driver {
 
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::Request { id, request, end } => self.on_request(id, &request, end),
+            Event::Request { id, request, end } => self.on_request(id, request, end),
             Event::Response { id, response, end } => self.on_response(id, &response, end),
             Event::Reset { id, reason, by } => self.on_reset(id, reason, by),
             Event::SendWindow { id: Some(id) } => {

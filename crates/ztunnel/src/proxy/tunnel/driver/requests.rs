@@ -93,7 +93,7 @@ impl Driver {
         slot
     }
 
-    pub(super) fn on_request(&mut self, id: StreamId, request: &Request, end: End) {
+    pub(super) fn on_request(&mut self, id: StreamId, request: Request, end: End) {
         let Role::Server(ServerRole::Serving(tunnel)) = &self.role else {
             self.tunnel.reset(id, Reason::REFUSED_STREAM);
             return;
