@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mesh::{Cause, Fault, Identity, Permit, Uid, View};
+use rustc_hash::FxBuildHasher;
 
 use self::rate::Rate;
 use super::nested;
@@ -65,12 +66,15 @@ struct Fitting {
     rate: Rate,
 }
 
+/// Keys are what the control plane says, so that nobody else can choose them to hash alike.
+type Tunnels = HashMap<PoolKey, Fitting, FxBuildHasher>;
+
 /// Starts the task of a tunnel, which [removes](Pool::remove) the tunnel when it ends.
 type Start = Box<dyn Fn(&Arc<Pool>, NewTunnel) + Send + Sync>;
 
 /// See the top of this file.
 pub(super) struct Pool {
-    tunnels: Mutex<HashMap<PoolKey, Fitting>>,
+    tunnels: Mutex<Tunnels>,
     /// Tunnels that one key has at the most because connections are many: one for each worker.
     most: usize,
     /// Connections that a tunnel takes at once (`POOL_MAX_STREAMS_PER_CONNECTION`).
@@ -169,7 +173,7 @@ impl Pool {
         self.refusers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Fitting>> {
+    fn lock(&self) -> MutexGuard<'_, Tunnels> {
         // Nothing that runs under the lock can leave the map half changed.
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,6 +21,7 @@ use hbone::error::Reason;
 use hbone::h2::StreamId;
 use hbone::{Outbox, Tunnel};
 use mesh::{Cause, Fault};
+use rustc_hash::FxBuildHasher;
 use slab::Slab;
 use tokio::time::Sleep;
 
@@ -101,7 +102,7 @@ pub(in crate::proxy) struct Driver {
     commands: tokio::sync::mpsc::Receiver<Command>,
     load: Arc<Load>,
     streams: Slab<AppStream>,
-    by_id: HashMap<StreamId, usize>,
+    by_id: HashMap<StreamId, usize, FxBuildHasher>,
     ready: ReadyQueue,
     woken: Vec<u32>,
     ring: Ring,
@@ -159,7 +160,7 @@ impl Driver {
             commands: mailbox.commands,
             load: mailbox.load,
             streams: Slab::new(),
-            by_id: HashMap::new(),
+            by_id: HashMap::default(),
             ready: ReadyQueue::default(),
             woken: Vec::new(),
             ring: Ring::default(),

@@ -4,12 +4,13 @@
 //! Invariant: a series that a connection holds is never forgotten, so that what a connection counts is shown. Time is told
 //! from outside, in rounds ([`Table::sweep`]), so that opening a connection reads no clock for this.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use mesh::connect::TraceId;
 use mesh::{Flow, Party, Reporter, SecurityPolicy};
@@ -82,7 +83,7 @@ impl Table {
         let overflow = |reporter| Arc::new(Series::new(Arc::new(nobody(reporter)), 0));
         Self {
             settings,
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             series: RwLock::default(),
             overflow: [overflow(Reporter::Source), overflow(Reporter::Destination)],
             full: Once::new(),
