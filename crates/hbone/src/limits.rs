@@ -80,8 +80,9 @@ pub const HEADER_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// down connections that are faster than it anyway.
 pub const MIN_SAMPLE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Longest time between two measurements of a round trip, after many that led to nothing: each costs both sides a frame.
-pub const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(10);
+/// Longest time between two measurements of a round trip, after many that led to nothing: each costs both sides a frame,
+/// and a reader that has become faster waits that long for a larger window.
+pub const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an application may read nothing before its stream's window is its first one again.
 pub const QUIET: Duration = Duration::from_secs(10);

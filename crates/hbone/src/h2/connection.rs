@@ -149,7 +149,7 @@ impl Connection {
             receive_window: ReceiveWindow::new(config.connection_window, config.connection_window),
             outbox: Outbox::default(),
             clock: Clock::new(now),
-            growth: Growth::new(now),
+            growth: Growth::new(),
             ending: Ending::Running,
             peer_going_away: None,
             fault: None,

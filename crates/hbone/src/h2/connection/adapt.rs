@@ -29,9 +29,10 @@ pub(super) struct Growth {
     number: u32,
     /// When the PING of the sample left, if it has not come back.
     since: Option<Instant>,
-    /// No sample before.
-    next: Instant,
-    /// How long after this sample the next one; longer if samples lead to nothing.
+    /// When the last one came back, if one did.
+    last: Option<Instant>,
+    /// How long after that the next sample; longer if samples lead to nothing. Streams that no sample has been about do not
+    /// wait for it: what earlier ones did says nothing of them.
     pause: Duration,
     /// When to look for streams that have gone quiet; none if all have their first window.
     quiet_at: Option<Instant>,
@@ -46,21 +47,24 @@ pub(crate) struct Pace {
     read: u32,
     /// Whether anything was taken since the last look.
     busy: bool,
+    /// Whether a sample has been about it since it began, or was last found quiet.
+    measured: bool,
     /// What the window may be beyond its first size.
     pub(crate) extra: u32,
 }
 
 impl Growth {
-    pub(super) fn new(now: Instant) -> Self {
-        Growth { number: 0, since: None, next: now, pause: MIN_SAMPLE_PAUSE, quiet_at: None, round_trip: None }
+    pub(super) fn new() -> Self {
+        Growth { number: 0, since: None, last: None, pause: MIN_SAMPLE_PAUSE, quiet_at: None, round_trip: None }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.quiet_at
     }
 
-    fn wants_sample(&self, now: Instant) -> bool {
-        self.since.is_none() && self.next <= now
+    fn wants_sample(&self, now: Instant, pace: Pace) -> bool {
+        let pause = if pace.measured { self.pause } else { MIN_SAMPLE_PAUSE };
+        self.since.is_none() && self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause)
     }
 }
 
@@ -90,12 +94,15 @@ impl Connection {
 
     /// DATA has come for a stream: is its window what holds the peer up?
     pub(super) fn consider_growth(&mut self, now: Instant, id: StreamId) {
-        if !self.growth.wants_sample(now) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if !self.growth.wants_sample(now, stream.pace) {
             return;
         }
-        let Some(stream) = self.streams.get(id) else { return };
         let target = stream.receive.target();
         if target < self.config.stream_window && stream.receive.open() < target as usize / 2 {
+            if !std::mem::replace(&mut stream.pace.measured, true) {
+                self.growth.pause = MIN_SAMPLE_PAUSE;
+            }
             self.growth.number = self.growth.number.wrapping_add(1);
             self.growth.since = Some(now);
             self.outbox.queue(|out| frame::put_ping(out, SAMPLE));
@@ -112,7 +119,7 @@ impl Connection {
         let grown = self.grow();
         let pause = if grown { MIN_SAMPLE_PAUSE } else { (self.growth.pause * 2).min(MAX_SAMPLE_PAUSE) };
         self.growth.pause = pause;
-        self.growth.next = now.checked_add(pause).unwrap_or(now);
+        self.growth.last = Some(now);
         if grown {
             self.growth.quiet_at = self.growth.quiet_at.or(now.checked_add(QUIET));
         }
@@ -127,6 +134,7 @@ impl Connection {
         let mut grown = Vec::new();
         for (id, stream) in self.streams.all_with_ids_mut() {
             let target = stream.receive.target();
+            stream.pace.measured |= stream.pace.sample == sample;
             if stream.pace.sample == sample && stream.pace.read >= target / 2 && target < cap {
                 let more = target.min(cap - target).min(u32::try_from(room).unwrap_or(u32::MAX));
                 if more > 0 {
@@ -165,6 +173,7 @@ impl Stream {
     pub(crate) fn calm_down(&mut self, first: u32) -> u32 {
         if !std::mem::take(&mut self.pace.busy) {
             self.receive.resize(first);
+            self.pace.measured = false;
         }
         let promised = self.receive.open() + self.receive.held();
         let wanted = u32::try_from(promised).unwrap_or(u32::MAX).max(self.receive.target());

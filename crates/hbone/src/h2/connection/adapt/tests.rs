@@ -52,6 +52,17 @@ impl Busy {
         self.answer_pings();
     }
 
+    /// A stream uses more than half of its window, which is read only after the PING has come back.
+    fn read_slowly(&mut self, id: StreamId) {
+        let len = FIRST as usize - 4_000;
+        let frame = [0, (len >> 8) as u8, len as u8, 0, 0, 0, 0, 0, id.value() as u8];
+        self.machine.receive(self.now, &frame, &mut Vec::new()).unwrap();
+        self.machine.receive(self.now, &vec![0; len], &mut Vec::new()).unwrap();
+        self.answer_pings();
+        self.machine.credit(id, len);
+        self.answer_pings();
+    }
+
     fn answer_pings(&mut self) {
         let mut out = Vec::new();
         self.machine.poll_transmit(&mut out);
@@ -85,6 +96,23 @@ fn a_stream_alone_grows_to_what_is_configured() {
         .collect();
     assert_eq!(sizes, [40_000, 80_000, 160_000, 160_000, 160_000]);
     assert_eq!(busy.machine.round_trip(), Some(Duration::ZERO));
+}
+
+#[test]
+fn a_new_stream_does_not_wait_for_what_earlier_ones_led_to() {
+    let mut busy = Busy::new(config(), 2, None);
+    let later = busy.streams.pop().unwrap();
+    // It reads less than half of its window within a round trip, for as long as it takes for samples to become rare.
+    for _ in 0..200 {
+        busy.now += Duration::from_millis(50);
+        busy.read_slowly(busy.streams[0]);
+    }
+    assert_eq!(busy.windows(), [FIRST as usize]);
+    busy.streams = vec![later];
+    busy.round();
+    assert_eq!(busy.windows(), [2 * FIRST as usize]);
+    busy.round();
+    assert_eq!(busy.windows(), [4 * FIRST as usize]);
 }
 
 #[test]
