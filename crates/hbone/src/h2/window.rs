@@ -84,6 +84,11 @@ impl ReceiveWindow {
         self.target
     }
 
+    /// Whether less than half of it is open and it may become larger, up to `most`.
+    pub fn is_narrow(self, most: u32) -> bool {
+        self.target < most && self.open() < self.target as usize / 2
+    }
+
     /// Takes a received frame of `len` flow-controlled bytes into account; `false` if the peer overstepped the window.
     #[must_use]
     pub fn receive(&mut self, len: u32) -> bool {

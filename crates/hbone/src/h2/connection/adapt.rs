@@ -62,8 +62,7 @@ impl Growth {
         self.quiet_at
     }
 
-    fn wants_sample(&self, now: Instant, pace: Pace) -> bool {
-        let pause = if pace.measured { self.pause } else { MIN_SAMPLE_PAUSE };
+    fn wants_sample(&self, now: Instant, pause: Duration) -> bool {
         self.since.is_none() && self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause)
     }
 }
@@ -92,17 +91,16 @@ impl Connection {
         self.growth.number
     }
 
-    /// DATA has come for a stream: is its window what holds the peer up?
+    /// DATA has come for a stream whose window is narrow: is that what holds the peer up?
     pub(super) fn consider_growth(&mut self, now: Instant, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        if !self.growth.wants_sample(now, stream.pace) {
+        if !self.growth.wants_sample(now, MIN_SAMPLE_PAUSE) {
             return;
         }
-        let target = stream.receive.target();
-        if target < self.config.stream_window && stream.receive.open() < target as usize / 2 {
-            if !std::mem::replace(&mut stream.pace.measured, true) {
-                self.growth.pause = MIN_SAMPLE_PAUSE;
-            }
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if !std::mem::replace(&mut stream.pace.measured, true) {
+            self.growth.pause = MIN_SAMPLE_PAUSE;
+        }
+        if self.growth.wants_sample(now, self.growth.pause) {
             self.growth.number = self.growth.number.wrapping_add(1);
             self.growth.since = Some(now);
             self.outbox.queue(|out| frame::put_ping(out, SAMPLE));

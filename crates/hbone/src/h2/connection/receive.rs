@@ -217,9 +217,14 @@ impl Connection {
         if !self.receive_window.receive(head.length) {
             return Err(Violation::ConnectionWindow);
         }
+        let most = self.config.stream_window;
+        let mut is_narrow = false;
         let verdict = match self.streams.get_mut(id) {
             Some(stream) => match stream.state.receive(Received::Data(End::No)) {
-                Ok(_) if stream.receive.receive(head.length) => Ok(()),
+                Ok(_) if stream.receive.receive(head.length) => {
+                    is_narrow = stream.receive.is_narrow(most);
+                    Ok(())
+                }
                 Ok(_) => Err(Violation::StreamWindow),
                 Err(violation) => Err(violation),
             },
@@ -239,7 +244,9 @@ impl Connection {
             content: Content::None,
         };
         self.reading = Reading::Data(arriving);
-        self.consider_growth(now, id);
+        if is_narrow {
+            self.consider_growth(now, id);
+        }
         if head.length == 0 {
             self.data(now, arriving, 0, &[], events)?;
         }
