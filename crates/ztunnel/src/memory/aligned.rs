@@ -98,20 +98,20 @@ mod tests {
     const SIZES: [usize; 6] = [1, 16, 100, 128, 2_049, 70_000];
     const ALIGNMENTS: [usize; 7] = [1, 8, 16, 32, 64, 128, 4_096];
 
-    /// Fills a block with a pattern of its own.
+    /// Fills a block with a pattern that no other seed has at the same place.
     ///
     /// # Safety
     /// The block is as large as that.
-    unsafe fn fill(block: *mut u8, size: usize) {
+    unsafe fn fill(block: *mut u8, size: usize, seed: usize) {
         // SAFETY: the caller's.
-        (0..size).for_each(|at| unsafe { block.add(at).write(at as u8) });
+        (0..size).for_each(|at| unsafe { block.add(at).write((at + seed) as u8) });
     }
 
     /// # Safety
     /// As of [`fill`].
-    unsafe fn is_filled(block: *mut u8, size: usize) -> bool {
+    unsafe fn is_filled(block: *mut u8, size: usize, seed: usize) -> bool {
         // SAFETY: the caller's.
-        (0..size).all(|at| unsafe { block.add(at).read() } == at as u8)
+        (0..size).all(|at| unsafe { block.add(at).read() } == (at + seed) as u8)
     }
 
     #[test]
@@ -122,10 +122,10 @@ mod tests {
                 ALIGNMENTS.iter().map(move |&alignment| Layout::from_size_align(size, alignment).unwrap())
             });
             let blocks: Vec<(*mut u8, Layout)> = layouts.map(|layout| (Aligned.alloc(layout), layout)).collect();
-            blocks.iter().for_each(|(block, layout)| fill(*block, layout.size()));
-            for (block, layout) in blocks {
+            blocks.iter().enumerate().for_each(|(seed, (block, layout))| fill(*block, layout.size(), seed));
+            for (seed, (block, layout)) in blocks.into_iter().enumerate() {
                 assert_eq!(block.addr() % layout.align(), 0, "{layout:?}");
-                assert!(is_filled(block, layout.size()), "{layout:?}");
+                assert!(is_filled(block, layout.size(), seed), "{layout:?}");
                 Aligned.dealloc(block, layout);
             }
         }
@@ -138,17 +138,17 @@ mod tests {
             unsafe {
                 let of = |size| Layout::from_size_align(size, alignment).unwrap();
                 let dirty = Aligned.alloc(of(3_000));
-                fill(dirty, 3_000);
+                fill(dirty, 3_000, 1);
                 Aligned.dealloc(dirty, of(3_000));
                 let block = Aligned.alloc_zeroed(of(3_000));
                 assert!((0..3_000).all(|at| block.add(at).read() == 0), "{alignment}");
-                fill(block, 3_000);
+                fill(block, 3_000, 2);
                 let larger = Aligned.realloc(block, of(3_000), 9_000);
                 assert_eq!(larger.addr() % alignment, 0);
-                assert!(is_filled(larger, 3_000), "{alignment}");
+                assert!(is_filled(larger, 3_000, 2), "{alignment}");
                 let smaller = Aligned.realloc(larger, of(9_000), 10);
                 assert_eq!(smaller.addr() % alignment, 0);
-                assert!(is_filled(smaller, 10), "{alignment}");
+                assert!(is_filled(smaller, 10, 2), "{alignment}");
                 Aligned.dealloc(smaller, of(10));
             }
         }

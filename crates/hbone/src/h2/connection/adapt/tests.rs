@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use crate::h2::{Allowance, Config, Connection, Role, StreamId};
 
 const FIRST: u32 = 20_000;
+/// Head of a PING frame.
+const PING: [u8; 9] = [0, 0, 8, 6, 0, 0, 0, 0, 0];
 
 /// A server with streams that all read whatever comes, within one round trip.
 struct Busy {
@@ -54,20 +56,25 @@ impl Busy {
 
     /// A stream uses more than half of its window, which is read only after the PING has come back.
     fn read_slowly(&mut self, id: StreamId) {
-        let len = FIRST as usize - 4_000;
-        let frame = [0, (len >> 8) as u8, len as u8, 0, 0, 0, 0, 0, id.value() as u8];
-        self.machine.receive(self.now, &frame, &mut Vec::new()).unwrap();
-        self.machine.receive(self.now, &vec![0; len], &mut Vec::new()).unwrap();
+        let len = self.fill(id);
         self.answer_pings();
         self.machine.credit(id, len);
         self.answer_pings();
     }
 
+    /// A stream uses more than half of its window. Returns how much.
+    fn fill(&mut self, id: StreamId) -> usize {
+        let len = FIRST as usize - 4_000;
+        let frame = [0, (len >> 8) as u8, len as u8, 0, 0, 0, 0, 0, id.value() as u8];
+        self.machine.receive(self.now, &frame, &mut Vec::new()).unwrap();
+        self.machine.receive(self.now, &vec![0; len], &mut Vec::new()).unwrap();
+        len
+    }
+
     fn answer_pings(&mut self) {
         let mut out = Vec::new();
         self.machine.poll_transmit(&mut out);
-        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0];
-        if let Some(at) = out.windows(9).position(|bytes| bytes == ping) {
+        if let Some(at) = out.windows(9).position(|bytes| bytes == PING) {
             let mut pong = out[at..at + 17].to_vec();
             pong[4] = 1;
             self.machine.receive(self.now, &pong, &mut Vec::new()).unwrap();
@@ -113,6 +120,28 @@ fn a_new_stream_does_not_wait_for_what_earlier_ones_led_to() {
     assert_eq!(busy.windows(), [2 * FIRST as usize]);
     busy.round();
     assert_eq!(busy.windows(), [4 * FIRST as usize]);
+}
+
+#[test]
+fn new_streams_cost_one_measurement_at_a_time_and_none_within_a_millisecond_of_the_last() {
+    let mut busy = Busy::new(config(), 10, None);
+    let ids = busy.streams.clone();
+    let pings = |busy: &mut Busy, streams: std::ops::Range<usize>| {
+        for &id in &ids[streams] {
+            busy.fill(id);
+        }
+        let mut out = Vec::new();
+        busy.machine.poll_transmit(&mut out);
+        out.windows(9).filter(|bytes| *bytes == PING).count()
+    };
+    assert_eq!(pings(&mut busy, 0..5), 1, "the others are in the same one");
+    assert_eq!(pings(&mut busy, 5..7), 0, "it has not come back");
+    let mut pong = vec![0, 0, 8, 6, 1, 0, 0, 0, 0];
+    pong.extend(super::SAMPLE);
+    busy.machine.receive(busy.now, &pong, &mut Vec::new()).unwrap();
+    assert_eq!(pings(&mut busy, 7..8), 0, "it has just come back");
+    busy.now += super::MIN_SAMPLE_PAUSE;
+    assert_eq!(pings(&mut busy, 8..10), 1);
 }
 
 #[test]
