@@ -42,12 +42,19 @@ pub fn add_veth(name: &str, peer: &str, peer_netns: BorrowedFd<'_>) -> Result<()
     perform(&message, || format!("create the interfaces {name} and {peer}"))
 }
 
-/// Creates a bridge, down.
+/// Hardware address of bridges, locally administered. One that is not told its own has the lowest of its ports', and so
+/// another as they come and go, which those who send to it learn only when nothing has come back for long.
+const BRIDGE_ADDRESS: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
+
+/// Creates a bridge, down. It keeps its hardware address whatever becomes a port of it.
 pub fn add_bridge(name: &str) -> Result<(), LinkError> {
     let message = Message::default().request(libc::RTM_NEWLINK, CREATE_NEW, &link_head(0, 0), |link| {
-        link.text(libc::IFLA_IFNAME, name).nested(libc::IFLA_LINKINFO, |info| {
-            info.text(libc::IFLA_INFO_KIND, "bridge");
-        });
+        link.text(libc::IFLA_IFNAME, name).bytes(libc::IFLA_ADDRESS, &BRIDGE_ADDRESS).nested(
+            libc::IFLA_LINKINFO,
+            |info| {
+                info.text(libc::IFLA_INFO_KIND, "bridge");
+            },
+        );
     });
     perform(&message, || format!("create the bridge {name}"))
 }

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use nix::ifaddrs::getifaddrs;
 use socket2::{Domain, SockRef, Socket, Type};
 use testkit::apps::{self, Server};
 use testkit::harness::{self, Outcome, test};
-use testkit::mesh::{Capture, Families, Mesh, Pod, PodSpec};
+use testkit::mesh::{Capture, Families, Mesh, Node, Pod, PodSpec};
 use testkit::redirect::{DnsCapture, ZTUNNEL_MARK};
 
 /// Long enough for a loaded machine; only a failing test waits for it.
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     harness::main(vec![
         test("pods on two nodes reach each other and see each other's addresses", across_nodes),
         test("pods of a dual-stack mesh reach each other by IPv6", across_nodes_by_ipv6),
+        test("a node keeps its hardware address towards its pods, whoever comes and goes", same_gateway),
         test("what an enrolled pod sends is redirected to 15001, which learns the original destination", outbound),
         test("what a dedicated pod sends is redirected to 15001, and nothing that it receives", dedicated),
         test("plaintext for an enrolled pod is redirected to 15006, which learns the original destination", inbound),
@@ -98,6 +100,25 @@ fn across_nodes_by_ipv6() -> Outcome {
     }
     assert!(server.ips()[1].is_ipv6());
     Ok(())
+}
+
+fn same_gateway() -> Outcome {
+    let mesh = Mesh::new()?;
+    let node = mesh.add_node("a")?;
+    let before = hardware_address(&node, "br0")?;
+    let pod = node.add_pod(PodSpec::new("front", "shop", "front", Capture::Off))?;
+    assert_eq!(hardware_address(&node, "br0")?, before, "a pod came");
+    node.remove_pod(&pod)?;
+    assert_eq!(hardware_address(&node, "br0")?, before, "it left");
+    Ok(())
+}
+
+fn hardware_address(node: &Node, interface: &str) -> Result<[u8; 6], Box<dyn Error>> {
+    let found = node.netns().run(|| {
+        let mut own = getifaddrs()?.filter(|address| address.interface_name == interface);
+        Ok::<_, io::Error>(own.find_map(|address| address.address?.as_link_addr()?.addr()))
+    });
+    Ok(found??.ok_or("it has none")?)
 }
 
 fn outbound() -> Outcome {
