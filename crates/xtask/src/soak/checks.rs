@@ -151,8 +151,14 @@ fn books(stage: &Stage) -> Outcome<Vec<String>> {
 
 fn unexplained(findings: &Findings) -> Vec<String> {
     let count = findings.unexplained;
-    let head = (count > 0).then(|| format!("{count} surprises that no fault explains, of which the first are:"));
-    head.into_iter().chain(findings.kept.iter().cloned()).collect()
+    let head =
+        (count > 0).then(|| format!("{count} surprises that no fault explains, of which the first of each sort are:"));
+    let mut sorts: Vec<_> = findings.sorts.values().collect();
+    sorts.sort_by_key(|sort| sort.first_at);
+    let sorts = sorts.into_iter().map(|sort| {
+        format!("{} of which the last at {:.3} s, and the first {}", sort.count, sort.last_at.as_secs_f64(), sort.first)
+    });
+    head.into_iter().chain(sorts).collect()
 }
 
 /// What was seen, for the summary.

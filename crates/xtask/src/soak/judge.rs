@@ -1,6 +1,6 @@
 //! Who decides, as it happens, whether a fault explains a line of the log or the end of a connection.
 //!
-//! Invariant: what is not explained is counted, and the first of it is kept word for word.
+//! Invariant: what is not explained is counted, and the first of each sort is kept word for word.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,18 @@ use super::faults::Kind;
 use super::history::History;
 use super::life::{Life, PerLife};
 
-/// What is kept word for word: one cause has many consequences, and a run may last for days.
-const KEPT: usize = 20;
+/// Sorts of what is not explained that are told apart: one cause has many consequences, and a run may last for days.
+const SORTS: usize = 20;
+
+/// What is not explained and reads alike but for its numbers.
+#[derive(Debug)]
+pub(super) struct Sort {
+    /// The first, word for word.
+    pub(super) first: String,
+    pub(super) first_at: Duration,
+    pub(super) last_at: Duration,
+    pub(super) count: u64,
+}
 
 /// What has been seen so far.
 #[derive(Debug, Default)]
@@ -30,8 +40,8 @@ pub(super) struct Findings {
     pub(super) explained: BTreeMap<(Kind, &'static str), u64>,
     /// What nothing explains.
     pub(super) unexplained: u64,
-    /// The first of it.
-    pub(super) kept: Vec<String>,
+    /// Its first [`SORTS`], by what they have in common.
+    pub(super) sorts: BTreeMap<String, Sort>,
 }
 
 /// Shared by all that see something.
@@ -97,7 +107,7 @@ impl Judge {
         let cause = self.history().explains_end(began, now);
         let what =
             format!("at {:.3} s, {:.3} s after it began: {what}", now.as_secs_f64(), (now - began).as_secs_f64());
-        self.judge(cause, "connections", what);
+        self.judge(cause, "connections", now, what);
     }
 
     /// A ztunnel has logged something at level error.
@@ -107,22 +117,35 @@ impl Judge {
         self.judge(
             cause,
             "errors",
+            now,
             format!("at {:.3} s, in the log of the {whose} ztunnel: {line}", now.as_secs_f64()),
         );
     }
 
-    fn judge(&self, cause: Option<Kind>, what: &'static str, words: String) {
+    fn judge(&self, cause: Option<Kind>, what: &'static str, now: Duration, words: String) {
         let mut findings = self.findings();
-        match cause {
-            Some(kind) => *findings.explained.entry((kind, what)).or_default() += 1,
-            None => {
-                findings.unexplained += 1;
-                if findings.kept.len() < KEPT {
-                    findings.kept.push(words);
-                }
+        if let Some(kind) = cause {
+            *findings.explained.entry((kind, what)).or_default() += 1;
+            return;
+        }
+        findings.unexplained += 1;
+        let (common, room) = (without_numbers(&words), findings.sorts.len() < SORTS);
+        match findings.sorts.get_mut(&common) {
+            Some(sort) => (sort.count, sort.last_at) = (sort.count + 1, now),
+            None if room => {
+                // Whoever looks on may want to look into it while it lasts.
+                println!("unexplained: {words}");
+                findings.sorts.insert(common, Sort { first: words, first_at: now, last_at: now, count: 1 });
             }
+            None => {}
         }
     }
+}
+
+/// The words of a text that have no digits in them.
+fn without_numbers(text: &str) -> String {
+    let words = text.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -134,16 +157,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nothing_explains_is_kept_word_for_word_up_to_a_bound() {
+    fn of_what_nothing_explains_the_first_of_each_sort_is_kept_word_for_word() {
         let judge = Judge::new();
         (0..100).for_each(|number| judge.error("client's", &format!("error number {number}")));
+        judge.ended(Life::Talk, Duration::ZERO, 0, Some("connection reset".to_owned()));
         let findings = judge.findings();
-        assert_eq!((findings.unexplained, findings.kept.len()), (100, KEPT));
+        assert_eq!(findings.unexplained, 101);
+        let kept: Vec<_> = findings.sorts.values().map(|sort| (sort.count, sort.first.as_str())).collect();
         assert!(
-            findings.kept[0].ends_with("in the log of the client's ztunnel: error number 0"),
-            "{}",
-            findings.kept[0]
+            matches!(kept[..], [(100, error), (1, reset)]
+                if reset.ends_with("after it began: Talk: connection reset")
+                    && error.ends_with("in the log of the client's ztunnel: error number 0")),
+            "{kept:?}"
         );
+    }
+
+    #[test]
+    fn sorts_beyond_a_bound_are_only_counted() {
+        let judge = Judge::new();
+        ('a'..='z').for_each(|letter| judge.error("client's", &format!("error {letter}")));
+        let findings = judge.findings();
+        assert_eq!((findings.unexplained, findings.sorts.len()), (26, SORTS));
     }
 
     #[test]
