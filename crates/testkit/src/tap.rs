@@ -74,6 +74,18 @@ impl Tap {
         })
     }
 
+    /// How many bytes a client said in the first segment to `port` that was not the opening of a connection, if there was one.
+    pub fn first_said_to(&self, port: u16) -> Option<usize> {
+        const SYN: u8 = 2;
+        let mut record = lock(&self.record);
+        record.fetch();
+        let mut segments = record.packets.iter().filter_map(|packet| Some((tcp(packet)?, tcp_payload(packet)?)));
+        let first = segments.find(|(segment, _)| {
+            segment.get(2..4) == Some(&port.to_be_bytes()) && segment.get(13).is_some_and(|flags| flags & SYN == 0)
+        });
+        first.map(|(_, payload)| payload.len())
+    }
+
     /// Whether every packet so far could be kept.
     pub fn is_complete(&self) -> bool {
         let mut record = lock(&self.record);

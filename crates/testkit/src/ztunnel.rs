@@ -198,8 +198,23 @@ impl Ztunnel {
     /// # Errors
     /// It has ended.
     pub fn terminate(&self) -> Result<(), ZtunnelError> {
-        let sent = kill(Pid::from_raw(self.pid().cast_signed()), Signal::SIGTERM);
-        sent.map_err(|errno| ZtunnelError::Process { action: "terminate", source: errno.into() })
+        self.signal(Signal::SIGTERM, "terminate")
+    }
+
+    /// Has the process stand still while `work` is done. What the kernel does for it goes on, such as accepting connections.
+    ///
+    /// # Errors
+    /// [`ZtunnelError::Process`].
+    pub fn paused<T>(&self, work: impl FnOnce() -> T) -> Result<T, ZtunnelError> {
+        self.signal(Signal::SIGSTOP, "pause")?;
+        let done = work();
+        self.signal(Signal::SIGCONT, "continue")?;
+        Ok(done)
+    }
+
+    fn signal(&self, signal: Signal, action: &'static str) -> Result<(), ZtunnelError> {
+        let sent = kill(Pid::from_raw(self.pid().cast_signed()), signal);
+        sent.map_err(|errno| ZtunnelError::Process { action, source: errno.into() })
     }
 
     /// Asks it to end and waits for that.

@@ -19,6 +19,7 @@ use crate::cni::Enrolment;
 use crate::control_plane::KnownPod;
 use crate::link::{self, KnownRoute, LinkError};
 use crate::netns::NetNs;
+use crate::tap::Tap;
 use crate::zds::WorkloadInfo;
 use crate::ztunnel::{Ztunnel, ZtunnelError, ZtunnelSpec};
 
@@ -239,6 +240,14 @@ impl Pod {
     /// Its network namespace.
     pub fn netns(&self) -> &NetNs {
         &self.inner.netns
+    }
+
+    /// Starts to record what passes in it, what it sends to itself included.
+    ///
+    /// # Errors
+    /// No packet socket could be had.
+    pub fn tap(&self) -> io::Result<Tap> {
+        Tap::open(&self.inner.netns)
     }
 
     /// The file for `nsenter --net=`.

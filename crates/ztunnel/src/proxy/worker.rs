@@ -134,3 +134,57 @@ impl Drop for WorkerThreads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use mesh::End;
+
+    use super::*;
+    use crate::proxy::copy::{Count, both_ways};
+
+    struct Uncounted;
+
+    impl Count for Uncounted {
+        fn moved(&mut self, _: End, _: usize) {}
+        fn closed(&mut self, _: End) {}
+    }
+
+    /// Both ends of a connection that a worker carries.
+    fn carried(by: &Handle) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pair = || {
+            let app = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let ours = listener.accept().unwrap().0;
+            ours.set_nonblocking(true).unwrap();
+            (app, ours)
+        };
+        let ((client, near), (server, far)) = (pair(), pair());
+        by.spawn(async move {
+            let registered = tokio::net::TcpStream::from_std;
+            let (mut near, mut far) = (registered(near).unwrap(), registered(far).unwrap());
+            both_ways(&mut near, &mut far, &mut Uncounted, Duration::from_secs(60)).await
+        });
+        (client, server)
+    }
+
+    #[test]
+    fn a_worker_lets_others_run_while_several_connections_keep_it_busy() {
+        const ROUNDS: usize = 100;
+        let (workers, _threads) = Workers::start(1).unwrap();
+        let worker = &workers.all()[0];
+        let has_yielded = || worker.yielded.load(Ordering::Relaxed) > 0;
+        let mut connections: Vec<_> = (0..16).map(|_| carried(&worker.runtime)).collect();
+        let says = |(client, server): &mut (TcpStream, TcpStream)| {
+            client.write_all(b"x").unwrap();
+            server.read_exact(&mut [0]).unwrap();
+        };
+        (0..10 * ROUNDS).for_each(|_| says(&mut connections[0]));
+        assert!(!has_yielded(), "one connection");
+        (0..ROUNDS).take_while(|_| !has_yielded()).for_each(|_| connections.iter_mut().for_each(says));
+        assert!(has_yielded(), "sixteen");
+    }
+}

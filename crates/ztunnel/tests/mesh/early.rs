@@ -2,7 +2,7 @@
 //! with a peer that does not like that. The peer is no ztunnel but this test, around an [`hbone::Tunnel`].
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use testkit::ztunnel::ZtunnelSpec;
 use ztunnel::identity::{FakeCa, LeafCheck, Rules, Signer, Terms, WorkloadCertificate, csr};
 
 use super::ends::all_of;
-use super::{DEADLINE, Outcome, at, eventually, metric, spec};
+use super::{DEADLINE, Outcome, at, eventually, metric, spec, two_nodes};
 
 /// More than goes early, less than a window.
 const SAID: usize = 20_000;
@@ -36,7 +36,25 @@ pub fn tests() -> Vec<Test> {
         assert_eq!(tunnels, [[Request::Alone], [Request::Alone]]);
         Ok(())
     });
-    refused.into_iter().chain([off]).collect()
+    let at_once =
+        two_nodes("what a client says before its app is dialled comes with the end of that handshake", |mesh| {
+            const FIRST: &[u8] = b"first words";
+            let listener = mesh.server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9000)))??;
+            let tap = mesh.server.tap()?;
+            // The tunnel comes about, and the request leaves, only when they have been said.
+            let _client = mesh.zt_b.paused(|| -> Outcome<TcpStream> {
+                let mut client = connect(&mesh.client, at(&mesh.server, 9000))?;
+                client.write_all(FIRST)?;
+                Ok(client)
+            })??;
+            let (mut app, _) = listener.accept()?;
+            let mut heard = [0; FIRST.len()];
+            app.read_exact(&mut heard)?;
+            assert_eq!(heard, FIRST);
+            assert_eq!(tap.first_said_to(9000), Some(FIRST.len()));
+            Ok(())
+        });
+    refused.into_iter().chain([off, at_once]).collect()
 }
 
 /// How a request came.
