@@ -146,6 +146,9 @@ mod tests {
     use super::*;
     use crate::proxy::copy::{Count, both_ways};
 
+    /// Only a test that fails waits for it.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     struct Uncounted;
 
     impl Count for Uncounted {
@@ -163,10 +166,11 @@ mod tests {
             (app, ours)
         };
         let ((client, near), (server, far)) = (pair(), pair());
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
         by.spawn(async move {
             let registered = tokio::net::TcpStream::from_std;
             let (mut near, mut far) = (registered(near).unwrap(), registered(far).unwrap());
-            both_ways(&mut near, &mut far, &mut Uncounted, Duration::from_secs(60)).await
+            both_ways(&mut near, &mut far, &mut Uncounted, PATIENCE).await
         });
         (client, server)
     }

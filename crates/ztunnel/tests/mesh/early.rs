@@ -1,5 +1,6 @@
-//! What an app says first goes along with the request for its connection (`HBONE_EARLY_DATA`), and what becomes of it
-//! with a peer that does not like that. The peer is no ztunnel but this test, around an [`hbone::Tunnel`].
+//! What an app says first goes along with the request for its connection (`HBONE_EARLY_DATA`) and with the handshake that its
+//! destination is dialled with; and what becomes of it with a peer that does not like that, which is no ztunnel but this
+//! test, around an [`hbone::Tunnel`].
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
