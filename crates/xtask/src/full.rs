@@ -12,6 +12,7 @@ const SCHEDULES: &str = "10000";
 /// # Errors
 /// The first thing that does not hold.
 pub fn run(workspace: &Path) -> io::Result<()> {
+    crate::interop::need("chromium", "chromium")?;
     let schedules = ["--nocapture", "schedules"].as_slice();
     for (package, test, arguments) in
         [("fuzz", "schedules", schedules), ("hbone", "http2", schedules), ("ztunnel", "mesh", &["--ignored"])]
