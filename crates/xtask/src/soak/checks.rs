@@ -176,6 +176,7 @@ pub(super) fn seen(judge: &Judge) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::soak::judge::Sort;
 
     const METRICS: &str = "# TYPE istio_tcp_connections_opened counter\n\
                            istio_tcp_connections_opened_total{reporter=\"source\"} 4\n\
@@ -202,6 +203,25 @@ mod tests {
                 "istio_tcp_connections_closed_total is 7, the log has 6"
             ]
         );
+    }
+
+    #[test]
+    fn what_nothing_explains_is_told_by_sorts_in_the_order_in_which_they_began() {
+        let sort = |first: &str, first_at, last_at, count| {
+            let [first_at, last_at] = [first_at, last_at].map(Duration::from_secs);
+            Sort { first: first.to_owned(), first_at, last_at, count }
+        };
+        let sorts = [("a".to_owned(), sort("at 7 s: late", 7, 8, 2)), ("b".to_owned(), sort("at 5 s: early", 5, 9, 3))];
+        let findings = Findings { unexplained: 5, sorts: sorts.into(), ..Findings::default() };
+        assert_eq!(
+            unexplained(&findings),
+            [
+                "5 surprises that no fault explains, of which the first of each sort are:",
+                "3 of which the last at 9.000 s, and the first at 5 s: early",
+                "2 of which the last at 8.000 s, and the first at 7 s: late"
+            ]
+        );
+        assert!(unexplained(&Findings::default()).is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use hbone::error::Reason;
 use hbone::h2::{End, Event, StreamId};
 use hbone::limits::Config;
 use hbone::{Inbox, Outbox, Tunnel};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use testkit::apps::{PATIENCE, connect};
 use testkit::harness::{Test, test};
 use testkit::mesh::{Capture, Mesh, PodSpec};
@@ -41,6 +42,7 @@ pub fn tests() -> Vec<Test> {
         two_nodes("what a client says before its app is dialled comes with the end of that handshake", |mesh| {
             const FIRST: &[u8] = b"first words";
             let listener = mesh.server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9000)))??;
+            set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
             let tap = mesh.server.tap()?;
             // The tunnel comes about, and the request leaves, only when they have been said.
             let _client = mesh.zt_b.paused(|| -> Outcome<TcpStream> {
@@ -49,10 +51,12 @@ pub fn tests() -> Vec<Test> {
                 Ok(client)
             })??;
             let (mut app, _) = listener.accept()?;
+            app.set_read_timeout(Some(PATIENCE))?;
             let mut heard = [0; FIRST.len()];
             app.read_exact(&mut heard)?;
             assert_eq!(heard, FIRST);
             assert_eq!(tap.first_said_to(9000), Some(FIRST.len()));
+            assert!(tap.is_complete());
             Ok(())
         });
     refused.into_iter().chain([off, at_once]).collect()
