@@ -8,7 +8,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{SockRef, TcpKeepalive};
+
+/// What the kernel may hold of what an app has said and we have not read, in bytes, its own bookkeeping for packets included:
+/// as much as is read at a time. What waits behind that has left the processor's cache by the time it is read.
+const UNREAD: u32 = 1 << 20;
 
 /// How long a silent connection is believed in (spec configuration 3.3, `KEEPALIVE_*` and `USER_TIMEOUT_ENABLED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +94,7 @@ pub fn allow_foreign_source(socket: &socket2::Socket, source: IpAddr) -> io::Res
 /// # Errors
 /// The kernel's; none is known for a socket that is open.
 pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
-    switch_on(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+    set(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Lets the last packet of the handshake of a connection that is to be made wait for the first bytes and go along with them,
@@ -101,12 +106,25 @@ pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
 pub fn acknowledge_with_first_bytes(socket: &impl AsRawFd) -> io::Result<()> {
     // Said of a socket that listens, the option means something else. A client holds its answer back for it
     // (`tcp_rcv_synsent_state_process` in Linux).
-    switch_on(socket, libc::SOL_TCP, libc::TCP_DEFER_ACCEPT)
+    set(socket, libc::SOL_TCP, libc::TCP_DEFER_ACCEPT, 1)
 }
 
-#[allow(unsafe_code, reason = "neither option has a safe wrapper in socket2 or rustix")]
-fn switch_on(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+/// Bounds what the kernel takes from an app that says more than is read, at [`UNREAD`], where by itself it would let that grow
+/// to many times as much (`net.ipv4.tcp_rmem`). Only for connections within a pod: over a network, the bound would be one on
+/// what is under way as well.
+///
+/// # Errors
+/// The kernel's, for want of `CAP_NET_ADMIN`; all is as it was then.
+pub fn bound_unread(socket: &(impl AsFd + AsRawFd)) -> io::Result<()> {
+    // The kernel makes twice of it what it is told. Told in the ordinary way, it would keep to `net.core.rmem_max`, which is
+    // about datagrams first: less than this costs more than no bound at all.
+    set_socket_recv_buffer_size_force(socket, UNREAD as usize / 2)?;
+    // From here on it leaves the window where it is.
+    set(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP, UNREAD.cast_signed())
+}
+
+#[allow(unsafe_code, reason = "none of these options has a safe wrapper in socket2 or rustix")]
+fn set(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads exactly the `c_int` that
     // the pointer and the length describe.
     let result = unsafe {
@@ -114,7 +132,7 @@ fn switch_on(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) -> 
             socket.as_raw_fd(),
             level,
             option,
-            (&raw const on).cast(),
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -123,7 +141,7 @@ fn switch_on(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use socket2::{Domain, Socket, Type};
@@ -152,6 +170,29 @@ mod tests {
         let socket = SockRef::from(&socket);
         assert!(socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    }
+
+    #[test]
+    fn what_an_app_may_have_said_unread_is_bounded_where_that_is_permitted_and_as_it_was_otherwise() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut app = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = listener.accept().unwrap().0;
+        let before = SockRef::from(&ours).recv_buffer_size().unwrap();
+        match bound_unread(&ours) {
+            Ok(()) => assert_eq!(SockRef::from(&ours).recv_buffer_size().unwrap(), UNREAD as usize),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+                assert_eq!(SockRef::from(&ours).recv_buffer_size().unwrap(), before);
+                return;
+            }
+        }
+        let sends_ahead = SockRef::from(&app).send_buffer_size().unwrap();
+        app.set_nonblocking(true).unwrap();
+        let mut said = 0;
+        while let Ok(n) = app.write(&[0; 4096]) {
+            said += n;
+        }
+        assert!(said <= UNREAD as usize + sends_ahead.max(SockRef::from(&app).send_buffer_size().unwrap()), "{said}");
     }
 
     #[test]

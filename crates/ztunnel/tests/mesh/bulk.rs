@@ -1,12 +1,16 @@
 //! Much data, and many connections at once.
 
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use socket2::Socket;
 use testkit::apps::{connect, serve_echo};
 use testkit::harness::Test;
 use testkit::mesh::Pod;
+use testkit::ztunnel::Ztunnel;
 
 use super::{Outcome, TwoNodes, at, eventually, metric, two_nodes};
 
@@ -15,6 +19,10 @@ const GIB: u64 = 1 << 30;
 const CONNECTIONS: usize = 1000;
 /// For one write or read of bulk data: on a machine that does much else, a stall is not yet a failure.
 const BULK_PATIENCE: Duration = Duration::from_secs(60);
+/// What an app that says much may have said unread, in bytes.
+const UNREAD: usize = 1 << 20;
+/// What is said again and again until it counts as much.
+const MUCH: usize = 16 << 20;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -48,6 +56,40 @@ pub fn tests() -> Vec<Test> {
             assert_eq!(received, sent);
             Ok(())
         }),
+        two_nodes("what may wait unread of an app that says much is bounded, at both ends, and of no other", |mesh| {
+            let _app = serve_echo(&mesh.server, 9000)?;
+            let at_near = |client: SocketAddr| receive_buffer(&mesh.zt_a, move |_, peer| peer == client);
+            let at_far = || receive_buffer(&mesh.zt_b, |_, peer| peer == at(&mesh.server, 9000));
+
+            let mut brief = connect(&mesh.client, at(&mesh.server, 9000))?;
+            brief.write_all(b"hello")?;
+            brief.read_exact(&mut [0; 5])?;
+            assert_ne!(at_near(brief.local_addr()?)?, Some(UNREAD));
+            assert_ne!(at_far()?, Some(UNREAD));
+            drop(brief);
+            eventually("the brief connection is over", || matches!(at_far(), Ok(None)))?;
+
+            let mut much = connect(&mesh.client, at(&mesh.server, 9000))?;
+            much.set_read_timeout(Some(BULK_PATIENCE))?;
+            much.set_write_timeout(Some(BULK_PATIENCE))?;
+            let mut sender = much.try_clone()?;
+            let (said, mut heard) = (vec![7; MUCH], vec![0; MUCH]);
+            eventually("both ends are bounded", || {
+                let echoed = std::thread::scope(|scope| {
+                    let sent = scope.spawn(|| sender.write_all(&said));
+                    let echoed = much.read_exact(&mut heard);
+                    sent.join().is_ok_and(|sent| sent.is_ok()) && echoed.is_ok()
+                });
+                let bounds = (much.local_addr().map(at_near), at_far());
+                echoed && matches!(bounds, (Ok(Ok(Some(UNREAD))), Ok(Some(UNREAD))))
+            })?;
+            assert_eq!(heard, said);
+            for zt in [&mesh.zt_a, &mesh.zt_b] {
+                let tunnel = receive_buffer(zt, |local, peer| local.port() == 15008 || peer.port() == 15008)?;
+                assert!(tunnel.is_some() && tunnel != Some(UNREAD), "{tunnel:?}");
+            }
+            Ok(())
+        }),
         two_nodes("1000 connections at once echo correctly and leave no stream and no file behind", |mesh| {
             let _app = serve_echo(&mesh.server, 9000)?;
             // Everything that is made on first use has been made by then.
@@ -78,6 +120,28 @@ pub fn tests() -> Vec<Test> {
             Ok(())
         }),
     ]
+}
+
+/// The room that a ztunnel's kernel has for what arrives on the connection that `is_meant` says, if there is one.
+fn receive_buffer(zt: &Ztunnel, is_meant: impl Fn(SocketAddr, SocketAddr) -> bool) -> Outcome<Option<usize>> {
+    let pid = Pid::from_raw(zt.pid().cast_signed()).ok_or("no process")?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    for entry in fs::read_dir(format!("/proc/{}/fd", zt.pid()))? {
+        let fd: i32 = entry?.file_name().to_string_lossy().parse()?;
+        // It may have been closed meanwhile.
+        let Ok(copy) = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()) else { continue };
+        let socket = Socket::from(copy);
+        let address = |found: std::io::Result<socket2::SockAddr>| {
+            let found = found.ok()?.as_socket()?;
+            Some(SocketAddr::new(found.ip().to_canonical(), found.port()))
+        };
+        if let (Some(local), Some(peer)) = (address(socket.local_addr()), address(socket.peer_addr()))
+            && is_meant(local, peer)
+        {
+            return Ok(Some(socket.recv_buffer_size()?));
+        }
+    }
+    Ok(None)
 }
 
 fn message(i: usize) -> Vec<u8> {

@@ -56,6 +56,8 @@ pub(super) struct AppStream {
     pub(super) send: SendHalf,
     /// How much the app says at a time.
     pub(super) talk: Talk,
+    /// Whether what it may have said unread has been [bounded](Self::bound_unread).
+    pub(super) bounded: bool,
     pub(super) receive: ReceiveHalf,
     /// The peer wants nothing more, though the app has not ended: what it still says is read and dropped.
     pub(super) unread: bool,
@@ -239,6 +241,15 @@ impl AppStream {
                 self.replay.drain(..n);
                 Pumped::More
             }
+        }
+    }
+
+    /// The app says much: what of it waits in the kernel gets a bound, if it has none.
+    pub(super) fn bound_unread(&mut self) {
+        if let Stage::Open(app) = &self.stage
+            && !std::mem::replace(&mut self.bounded, true)
+        {
+            app.bound_unread();
         }
     }
 

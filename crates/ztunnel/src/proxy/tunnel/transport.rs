@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::pair::{Broken, Half};
+use crate::net::options;
 use crate::proxy::outbound::Failure;
 
 /// See the top of this file.
@@ -78,6 +79,15 @@ impl Transport {
     pub(super) fn is_drained(&self) {
         if let Self::Socket(socket) = self {
             let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
+    }
+
+    /// Bounds what the kernel keeps unread of an app ([`options::bound_unread`]).
+    pub(super) fn bound_unread(&self) {
+        if let Self::Socket(socket) = self
+            && let Err(error) = options::bound_unread(socket)
+        {
+            tracing::trace!(%error, "failed to bound what an app may have said unread");
         }
     }
 

@@ -81,6 +81,7 @@ impl Driver {
             send: SendHalf::Waiting,
             receive: ReceiveHalf::Open,
             talk: Talk::default(),
+            bounded: false,
             unread: false,
             counted: Holding::default(),
             answer_by: None,

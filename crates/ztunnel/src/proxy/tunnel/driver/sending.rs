@@ -14,6 +14,10 @@ use crate::proxy::tunnel::ring::{BRIEF, Talk};
 use crate::proxy::tunnel::streams::{Pumped, SendHalf, Turn};
 use crate::telemetry::StreamEnd;
 
+/// What an app has said at once, at the least, whose unread bytes get a bound: the kernel has given it much more room by then
+/// than connections begin with, and not yet more than the bound.
+const MUCH: usize = 256 * 1024;
+
 impl Driver {
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelFailure> {
         let mut progress = false;
@@ -61,6 +65,9 @@ impl Driver {
             progress |= moved > 0;
             if moved > 0 {
                 stream.talk = if moved < BRIEF { Talk::Brief } else { Talk::Bulk };
+            }
+            if moved >= MUCH {
+                stream.bound_unread();
             }
             count(&self.role, stream, moved, Flow::ToPeer);
             self.unanswered.watch(stream);
