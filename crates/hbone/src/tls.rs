@@ -92,7 +92,7 @@ pub struct Session {
 /// What the handshake found out about the peer.
 struct Peer {
     certificates: Vec<CertificateDer<'static>>,
-    key_exchange: Option<String>,
+    key_exchange: Option<Arc<str>>,
 }
 
 enum Side {
@@ -263,7 +263,7 @@ impl Session {
         }
         self.peer = Some(Peer {
             certificates: certificates.unwrap_or_default().to_vec(),
-            key_exchange: group.map(|group| format!("{:?}", group.name())),
+            key_exchange: group.map(|group| format!("{:?}", group.name()).into()),
         });
         self.sendable = true;
         Ok(())
@@ -402,8 +402,8 @@ impl Session {
 
     /// Name of the key exchange group in use, such as `X25519MLKEM768`; none before the handshake is complete.
     #[must_use]
-    pub fn key_exchange(&self) -> Option<&str> {
-        self.peer.as_ref()?.key_exchange.as_deref()
+    pub fn key_exchange(&self) -> Option<&Arc<str>> {
+        self.peer.as_ref()?.key_exchange.as_ref()
     }
 }
 

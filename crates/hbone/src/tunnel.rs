@@ -283,7 +283,7 @@ impl Tunnel {
 
     /// Name of the key exchange group of TLS, such as `X25519MLKEM768`; none before the handshake is complete.
     #[must_use]
-    pub fn key_exchange(&self) -> Option<&str> {
+    pub fn key_exchange(&self) -> Option<&Arc<str>> {
         self.session.key_exchange()
     }
 

@@ -7,6 +7,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::End;
@@ -17,7 +18,7 @@ pub struct Closing {
     /// The app that ended first; none if neither had ended when the connection was cut.
     pub closed_first: Option<End>,
     /// The key exchange group of the tunnel's TLS.
-    pub tls_group: Option<Box<str>>,
+    pub tls_group: Option<Arc<str>>,
     /// The app's socket.
     pub app: Option<Path>,
     /// The socket towards the peer: of the tunnel, which may carry others as well.
@@ -32,7 +33,7 @@ pub struct Carriers<'a> {
     /// The socket towards the peer.
     pub peer: Option<BorrowedFd<'a>>,
     /// The key exchange group of the tunnel's TLS.
-    pub tls_group: Option<&'a str>,
+    pub tls_group: Option<&'a Arc<str>>,
 }
 
 /// The way to the other end of a socket, as its TCP knows it (`TCP_INFO`, tcp(7)).

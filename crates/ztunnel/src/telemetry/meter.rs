@@ -109,7 +109,7 @@ impl Meter {
             true => carriers.paths(),
             false => [None, None],
         };
-        let tls_group = carriers.tls_group.map(Box::from);
+        let tls_group = carriers.tls_group.cloned();
         self.closing = Some(Box::new(Closing { closed_first: None, tls_group, app, peer }));
     }
 

@@ -120,13 +120,13 @@ impl Connection {
     }
 
     fn accepts_headers(&self, pseudo: &[Header<'_>], headers: &[Header<'_>]) -> bool {
-        let size: usize = pseudo.iter().chain(headers).map(Header::size).sum();
+        let size = size_of_list(pseudo, headers);
         let limit = self.peer.max_header_list.map_or(MAX_SENT_HEADERS, |limit| MAX_SENT_HEADERS.min(limit as usize));
         size <= limit
     }
 
     fn queue_headers(&mut self, id: StreamId, pseudo: &[Header<'_>], headers: &[Header<'_>], end: End) {
-        let mut block = Vec::new();
+        let mut block = Vec::with_capacity(size_of_list(pseudo, headers));
         self.encoder.begin(&mut block);
         for header in pseudo.iter().chain(headers) {
             self.encoder.field(&mut block, header.name.as_bytes(), header.value);
@@ -134,4 +134,9 @@ impl Connection {
         let max_frame_size = self.max_data_len();
         self.outbox.queue(|out| frame::put_headers(out, id, &block, end.is_end(), max_frame_size));
     }
+}
+
+/// The size of a header list as its receiver counts it (RFC 9113 §10.5.1), which is more than its encoding takes.
+fn size_of_list(pseudo: &[Header<'_>], headers: &[Header<'_>]) -> usize {
+    pseudo.iter().chain(headers).map(Header::size).sum()
 }
