@@ -1,7 +1,8 @@
 //! Whose turn it is to fill a batch.
 //!
-//! Bulk is moved in large pieces, since a piece costs as much as a smaller one, here, in the kernel and at the other end. Whoever
-//! has little to say does not wait for many of them: it goes first, as long as bulk gets at least half of each batch.
+//! Bulk is moved in pieces as large as a batch has room for, since a piece costs as much as a smaller one, here, in the kernel
+//! and at the other end. Whoever has little to say does not wait for many of them: it goes first, as long as bulk gets at least
+//! half of each batch.
 
 use std::collections::VecDeque;
 
@@ -9,8 +10,6 @@ use hbone::BATCH;
 
 /// What a stream whose messages are brief may send in its turn, if others wait; one that has as much is bulk from then on.
 pub(super) const BRIEF: usize = 64 * 1024;
-/// What bulk may send in its turn, if others wait.
-const PIECE: usize = 512 * 1024;
 /// Of each batch, what is kept for bulk if there is any.
 const RESERVED: usize = BATCH / 2;
 
@@ -56,15 +55,12 @@ impl Ring {
     /// Whose turn it is in a batch that has `room` left, and how much the stream may send.
     pub(super) fn next(&mut self, room: usize) -> Option<(usize, usize)> {
         let kept = if self.bulk.is_empty() { 0 } else { RESERVED };
-        let (slot, share) = match self.brief.pop_front() {
-            Some(slot) if room > kept => (slot, BRIEF),
-            Some(slot) => {
-                self.brief.push_front(slot);
-                (self.bulk.pop_front()?, PIECE)
-            }
-            None => (self.bulk.pop_front()?, PIECE),
-        };
-        Some((slot, if self.is_empty() { room } else { share }))
+        if room > kept
+            && let Some(slot) = self.brief.pop_front()
+        {
+            return Some((slot, if self.is_empty() { room } else { BRIEF }));
+        }
+        Some((self.bulk.pop_front()?, room))
     }
 
     fn queue(&mut self, talk: Talk) -> &mut VecDeque<usize> {
@@ -104,13 +100,15 @@ mod tests {
     }
 
     #[test]
-    fn bulk_takes_turns_in_large_pieces() {
+    fn bulk_takes_turns_and_each_takes_all_the_room_that_is_left() {
         let mut ring = Ring::default();
         (1..=4).for_each(|slot| ring.push(slot, Talk::Bulk));
-        assert_eq!(batch(&mut ring), [(1, PIECE), (2, PIECE)]);
+        assert_eq!(batch(&mut ring), [(1, BATCH)]);
         ring.push(1, Talk::Bulk);
         ring.remove(3);
-        assert_eq!(batch(&mut ring), [(4, PIECE), (1, PIECE)], "after those who wait, without those who have ended");
+        assert_eq!(ring.next(BATCH), Some((2, BATCH)));
+        assert_eq!(ring.next(1000), Some((4, 1000)), "what the one before has left");
+        assert_eq!(batch(&mut ring), [(1, BATCH)], "after those who waited, without those who have ended");
     }
 
     #[test]
