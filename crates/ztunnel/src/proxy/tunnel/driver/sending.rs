@@ -15,7 +15,7 @@ use crate::proxy::tunnel::streams::{Pumped, SendHalf, Turn};
 use crate::telemetry::StreamEnd;
 
 /// What an app has said at once, at the least, whose unread bytes get a bound: the kernel has given it much more room by then
-/// than connections begin with, and not yet more than the bound.
+/// than connections begin with, and seldom more than the bound yet.
 const MUCH: usize = 256 * 1024;
 
 impl Driver {
