@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::apps::{self, Response};
@@ -26,6 +27,10 @@ use log::Log;
 const READINESS_PORT: u16 = 15021;
 /// Between two questions whether it is ready: short against its start, long against the cost of asking.
 const READINESS_PAUSE: Duration = Duration::from_millis(20);
+/// Within which a process that is told to stand still does, on whatever machine.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two questions whether it does.
+const STOP_PAUSE: Duration = Duration::from_millis(1);
 
 /// A ztunnel did not do what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -201,15 +206,31 @@ impl Ztunnel {
         self.signal(Signal::SIGTERM, "terminate")
     }
 
-    /// Has the process stand still while `work` is done. What the kernel does for it goes on, such as accepting connections.
+    /// Has the process stand still, all its threads, while `work` is done. What the kernel does for it goes on, such as
+    /// accepting connections.
     ///
     /// # Errors
-    /// [`ZtunnelError::Process`].
+    /// [`ZtunnelError::Process`], or [`ZtunnelError::Late`] if it does not stop.
     pub fn paused<T>(&self, work: impl FnOnce() -> T) -> Result<T, ZtunnelError> {
         self.signal(Signal::SIGSTOP, "pause")?;
+        self.wait_stopped()?;
         let done = work();
         self.signal(Signal::SIGCONT, "continue")?;
         Ok(done)
+    }
+
+    /// Waits for the last of its threads: a signal has been sent, but not yet obeyed, when `kill` returns.
+    fn wait_stopped(&self) -> Result<(), ZtunnelError> {
+        let (id, since) = (Pid::from_raw(self.pid().cast_signed()), Instant::now());
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
+        loop {
+            let state = waitid(Id::Pid(id), flags);
+            match state.map_err(|errno| ZtunnelError::Process { action: "wait for", source: errno.into() })? {
+                WaitStatus::Stopped(..) => return Ok(()),
+                _ if since.elapsed() > STOP_DEADLINE => return Err(self.late("did not stand still", STOP_DEADLINE)),
+                _ => std::thread::sleep(STOP_PAUSE),
+            }
+        }
     }
 
     fn signal(&self, signal: Signal, action: &'static str) -> Result<(), ZtunnelError> {

@@ -23,6 +23,9 @@ use super::{DEADLINE, Outcome, at, eventually, metric, spec, two_nodes};
 
 /// More than goes early, less than a window.
 const SAID: usize = 20_000;
+/// Of these one at least ends with what is said first. Others may not: the kernel holds the end of a handshake back for a
+/// fifth of a second only, and a machine may be that busy.
+const HANDSHAKES: u16 = 10;
 
 pub fn tests() -> Vec<Test> {
     let dislikes = [Reason::PROTOCOL_ERROR, Reason::STREAM_CLOSED, Reason::FLOW_CONTROL_ERROR];
@@ -41,21 +44,28 @@ pub fn tests() -> Vec<Test> {
     let at_once =
         two_nodes("what a client says before its app is dialled comes with the end of that handshake", |mesh| {
             const FIRST: &[u8] = b"first words";
-            let listener = mesh.server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9000)))??;
-            set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
             let tap = mesh.server.tap()?;
-            // The tunnel comes about, and the request leaves, only when they have been said.
-            let _client = mesh.zt_b.paused(|| -> Outcome<TcpStream> {
-                let mut client = connect(&mesh.client, at(&mesh.server, 9000))?;
-                client.write_all(FIRST)?;
-                Ok(client)
-            })??;
-            let (mut app, _) = listener.accept()?;
-            app.set_read_timeout(Some(PATIENCE))?;
-            let mut heard = [0; FIRST.len()];
-            app.read_exact(&mut heard)?;
-            assert_eq!(heard, FIRST);
-            assert_eq!(tap.first_said_to(9000), Some(FIRST.len()));
+            let mut first_said = Vec::new();
+            for port in 9000..9000 + HANDSHAKES {
+                let listener = mesh.server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))??;
+                set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
+                // The request leaves only when they have been said.
+                let _client = mesh.zt_a.paused(|| -> Outcome<TcpStream> {
+                    let mut client = connect(&mesh.client, at(&mesh.server, port))?;
+                    client.write_all(FIRST)?;
+                    Ok(client)
+                })??;
+                let (mut app, _) = listener.accept()?;
+                app.set_read_timeout(Some(PATIENCE))?;
+                let mut heard = [0; FIRST.len()];
+                app.read_exact(&mut heard)?;
+                assert_eq!(heard, FIRST);
+                first_said.push(tap.first_said_to(port));
+                if first_said.contains(&Some(FIRST.len())) {
+                    break;
+                }
+            }
+            assert!(first_said.contains(&Some(FIRST.len())), "never, but {first_said:?}");
             assert!(tap.is_complete());
             Ok(())
         });
