@@ -17,6 +17,7 @@ mod history;
 mod injection;
 mod judge;
 mod life;
+mod memory;
 mod records;
 mod report;
 mod schedule;
@@ -172,12 +173,16 @@ fn ask(stage: &Stage, over: &AtomicBool) {
 /// Looks at both ztunnels' memory, evenly over the time.
 fn watch(stage: &Stage, time: Duration) -> Outcome {
     let start = Instant::now();
+    let mut last = stage.judge.now();
     for number in 1..=SAMPLES {
         std::thread::sleep((time * number / SAMPLES).saturating_sub(start.elapsed()));
+        let now = stage.judge.now();
+        let cut = stage.judge.history().cut(last, now);
+        last = now;
         for seat in stage.seats() {
             seat.look(|serving| {
                 let resident = serving.holdings()?.resident_kib;
-                serving.memory.push(resident);
+                serving.memory.look(resident, cut);
                 Ok(())
             })?;
         }

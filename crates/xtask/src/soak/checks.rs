@@ -2,7 +2,7 @@
 //!
 //! Each check says in words what is wrong; a soak fails if any of them does, and shows them all.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::judge::{Findings, Judge, lock};
 use super::records::Records;
@@ -10,14 +10,6 @@ use super::seat::{Holdings, Seat, Serving};
 use super::stage::Stage;
 use super::{DEADLINE, Outcome, PAUSE};
 
-/// How much more resident memory the last fifth of a process's life may have, on average, than the second fifth. The load
-/// is random; what leaks at all leaks with every one of some hundred thousand connections.
-const FLAT: f64 = 1.10;
-/// The same where faults come between: what a fault makes wait is there for seconds, of fifths that may be short.
-const FLAT_WITH_FAULTS: f64 = 1.25;
-/// Fifths of a shorter life are no averages: they are as long as one fault and its aftermath. Half of a run of the usual
-/// length is more.
-const LONG_ENOUGH: Duration = Duration::from_secs(240);
 /// Descriptors beyond those before the first connection: some are cached.
 const MORE_DESCRIPTORS: usize = 16;
 /// Threads beyond those before the first connection: those for blocking calls end after a while.
@@ -43,26 +35,14 @@ pub(super) fn total(text: &str, name: &str) -> u64 {
     samples(text, name).filter_map(|sample| sample.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-/// The average of a fifth of a process's life, counted from 0.
-pub(super) fn fifth(memory: &[f64], number: usize) -> f64 {
-    let length = (memory.len() / 5).max(1);
-    let part: Vec<f64> = memory.iter().copied().skip(number * length).take(length).collect();
-    part.iter().sum::<f64>() / part.len().max(1) as f64
-}
-
-pub(super) fn growth(memory: &[f64]) -> f64 {
-    fifth(memory, 4) / fifth(memory, 1)
-}
-
 /// All that is wrong after the last connection has ended.
 pub(super) fn all(stage: &Stage) -> Outcome<Vec<String>> {
     let mut wrong = Vec::new();
     for seat in stage.seats() {
         wrong.extend(settled(seat)?);
         let faults = !stage.judge.history().counts().is_empty();
-        wrong.extend(
-            seat.look(|serving| Ok(flat(seat.whose, serving.since.elapsed(), &serving.memory, faults)))?.flatten(),
-        );
+        let memory = seat.look(|serving| Ok(serving.memory.wrong(seat.whose, serving.since.elapsed(), faults)))?;
+        wrong.extend(memory.into_iter().flatten());
     }
     wrong.extend(books(stage)?);
     wrong.extend(unexplained(&stage.judge.findings()));
@@ -118,15 +98,6 @@ fn more_than_at_first(now: &Holdings, first: &Holdings) -> Vec<String> {
     wrong
 }
 
-/// Whether memory has stayed as it was, of a process that lived long enough to tell.
-fn flat(whose: &str, age: Duration, memory: &[f64], faults: bool) -> Option<String> {
-    let most = if faults { FLAT_WITH_FAULTS } else { FLAT };
-    let grown = age >= LONG_ENOUGH && growth(memory) > most;
-    grown.then(|| {
-        format!("the memory of the {whose} ztunnel is not flat: {:.3} times what it was, not {most}", growth(memory))
-    })
-}
-
 fn records(seat: &Seat) -> Outcome<Records> {
     let records = seat.look(|serving| Ok(lock(&serving.records).clone()))?;
     records.ok_or_else(|| format!("there is no {} ztunnel", seat.whose).into())
@@ -175,6 +146,8 @@ pub(super) fn seen(judge: &Judge) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::soak::judge::Sort;
 
@@ -222,15 +195,6 @@ mod tests {
             ]
         );
         assert!(unexplained(&Findings::default()).is_empty());
-    }
-
-    #[test]
-    fn memory_is_flat_if_its_last_fifth_is_as_its_second() {
-        let level = vec![100.0; 100];
-        let rising: Vec<f64> = (0..100).map(|look| 100.0 + f64::from(look)).collect();
-        assert_eq!(flat("client's", LONG_ENOUGH, &level, false), None);
-        assert!(flat("client's", LONG_ENOUGH, &rising, true).is_some());
-        assert_eq!(flat("client's", LONG_ENOUGH / 2, &rising, true), None, "too short to tell");
     }
 
     #[test]

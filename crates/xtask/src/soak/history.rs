@@ -53,6 +53,11 @@ impl History {
         self.0.iter().any(|happened| happened.kind.profile().toll == Toll::Breaks)
     }
 
+    /// Whether a link was cut at any time of a span, or had been shortly before.
+    pub(super) fn cut(&self, from: Duration, until: Duration) -> bool {
+        self.find(from, until, |kind| kind == Kind::LinkCut).is_some()
+    }
+
     /// How often each kind happened.
     pub(super) fn counts(&self) -> BTreeMap<Kind, u64> {
         let mut counts = BTreeMap::new();
@@ -109,6 +114,18 @@ mod tests {
         let mut history = history();
         history.begin(Kind::LinkCut, second(300));
         assert_eq!(history.explains_end(second(310), second(900)), Some(Kind::LinkCut));
+    }
+
+    #[test]
+    fn a_cut_is_one_until_its_aftermath_is_over() {
+        let mut history = history();
+        history.begin(Kind::LinkCut, second(300));
+        history.undone(second(304));
+        assert!(!history.cut(second(100), second(299)));
+        assert!(history.cut(second(299), second(301)));
+        let after = second(304) + Kind::LinkCut.profile().aftermath;
+        assert!(history.cut(after, second(900)));
+        assert!(!history.cut(after + second(1), second(900)));
     }
 
     #[test]

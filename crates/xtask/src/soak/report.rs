@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use super::checks::{fifth, growth, samples, seen};
+use super::checks::{samples, seen};
 use super::judge::lock;
 use super::life::Life;
 use super::seat::Seat;
@@ -48,7 +48,8 @@ fn of(seat: &Seat) -> Outcome<String> {
     let metrics = seat.metrics()?;
     let text = seat.look(|serving| {
         let mib = |kib: f64| kib / 1024.0;
-        let fifths: Vec<String> = (0..5).map(|number| format!("{:.1}", mib(fifth(&serving.memory, number)))).collect();
+        let fifths: Vec<String> =
+            (0..5).map(|number| format!("{:.1}", mib(serving.memory.fifth_kib(number)))).collect();
         let (now, first, records) = (serving.holdings()?, seat.at_first, lock(&serving.records).clone());
         let ends: Vec<String> = samples(&metrics, "istio_hbone_streams_ended_total")
             .filter(|sample| !sample.ends_with(" 0"))
@@ -59,12 +60,10 @@ fn of(seat: &Seat) -> Outcome<String> {
         writeln!(text, "  {} records of connections, {} of early refusals", records.complete, records.early)?;
         records.kept.iter().try_for_each(|line| writeln!(text, "    {line}"))?;
         writeln!(text, "  streams ended: {}", ends.join(", "))?;
-        let (growth, peak) = (growth(&serving.memory), mib(peak_kib(serving.ztunnel.pid())?));
-        let fifths = fifths.join(", ");
-        writeln!(
-            text,
-            "  {fifths} MiB in the fifths of its life, the last {growth:.3} of the second; {peak:.1} at most"
-        )?;
+        let (fifths, peak) = (fifths.join(", "), mib(peak_kib(serving.ztunnel.pid())?));
+        writeln!(text, "  {fifths} MiB in the fifths of its life, {peak:.1} at most;")?;
+        let (growth, left) = (serving.memory.growth(), mib(serving.memory.left_by_cuts_kib()));
+        writeln!(text, "  the last is {growth:.3} of the second without the {left:.1} MiB that cut links have left")?;
         let (resident, resident_first) = (mib(now.resident_kib), mib(first.resident_kib));
         writeln!(text, "  at the end and before the first connection: {resident:.1} and {resident_first:.1} MiB,")?;
         writeln!(

@@ -11,6 +11,7 @@ use testkit::mesh::Node;
 use testkit::ztunnel::{Ztunnel, ZtunnelSpec};
 
 use super::judge::{Judge, lock};
+use super::memory::Memory;
 use super::records::{Line, Records};
 use super::{DEADLINE, Outcome};
 use crate::bench::process::resident_kib;
@@ -28,8 +29,7 @@ pub(super) struct Serving {
     pub(super) ztunnel: Ztunnel,
     pub(super) records: Arc<Mutex<Records>>,
     pub(super) since: Instant,
-    /// Its resident memory, in KiB, at each look so far.
-    pub(super) memory: Vec<f64>,
+    pub(super) memory: Memory,
 }
 
 impl Serving {
@@ -112,5 +112,5 @@ fn start(whose: &'static str, node: &Node, spec: &ZtunnelSpec, judge: &Arc<Judge
         None if text.trim().is_empty() => {}
         None => judge.error(whose, text),
     });
-    Ok(Serving { ztunnel: node.start_ztunnel(&spec)?, records, since: Instant::now(), memory: Vec::new() })
+    Ok(Serving { ztunnel: node.start_ztunnel(&spec)?, records, since: Instant::now(), memory: Memory::default() })
 }
